@@ -1,0 +1,82 @@
+# everlog: `make help` lists the targets. Everything needs Go and bash; end-to-end tests also need kcat (apt-get install kcat)
+# and, for the disk faults, root. Test peers (MinIO, versitygw, staticcheck) are built once into ~/.cache/everlog-tools.
+SHELL := /bin/bash -o pipefail
+.DEFAULT_GOAL := help
+
+TOOLS    := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/everlog-tools/bin
+PACKAGES ?= ./...
+# Unit tests: all but the end-to-end tree, which runs alone afterwards because its processes want the machine for themselves.
+UNIT     = $$(go list $(PACKAGES) | grep -v '/e2e')
+E2E      ?= ./e2e/...
+RUN      ?= .
+COUNT    ?= 1
+FUZZTIME ?= 60s
+CUTS     ?= 10
+SEED     ?=
+
+.PHONY: help build dev vet lint test unit race e2e e2e-race soak powercut diskfull fuzz bench tools clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  variables: PACKAGES=./tier/... RUN=Regexp COUNT=n FUZZTIME=60s CUTS=10 SEED=n"
+
+build: ## the binary ./everlog
+	CGO_ENABLED=0 go build -trimpath -o everlog ./cmd/everlog
+
+dev: ## one broker with its data in ./everlog-data
+	go run ./cmd/everlog dev
+
+vet: ## go vet and gofmt
+	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs -r gofmt -l); \
+	  [ -z "$$unformatted" ] || { echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; }
+	go vet ./...
+
+lint: ## staticcheck
+	@[ -x $(TOOLS)/staticcheck ] || e2e/tools/install staticcheck
+	$(TOOLS)/staticcheck ./...
+
+tools: ## build the test peers (about 10 minutes the first time, then nothing)
+	e2e/tools/install
+
+test: ## all tests: packages, then end to end with a 40 MB slice of the data set (disk faults only as root)
+	@e2e/tools/install >/dev/null & peers=$$!; \
+	  $(MAKE) --no-print-directory unit || { kill $$peers 2>/dev/null; exit 1; }; \
+	  wait $$peers || e2e/tools/install
+	@$(MAKE) --no-print-directory e2e
+
+unit: ## tests of the packages, without end to end
+	go test -count=$(COUNT) -run '$(RUN)' $(UNIT)
+
+race: ## tests of the packages under the race detector
+	go test -race -count=$(COUNT) -run '$(RUN)' $(UNIT)
+
+e2e: ## end to end: real clients, real processes, real object stores (disk faults, with one power cut, only as root)
+	@root=$$(id -u); for package in $$(go list $(E2E)); do \
+	  if [ $$root != 0 ] && [[ $$package == */e2e/disk ]]; then echo "NOT RUN, needs root: $$package (sudo make diskfull powercut)"; continue; fi; \
+	  echo "go test $$package"; go test -count=$(COUNT) -timeout 15m -run '$(RUN)' $$package || exit 1; done
+
+e2e-race: ## end to end against a binary built with the race detector
+	@mkdir -p $(TOOLS) && go build -race -o $(TOOLS)/everlog-race ./cmd/everlog
+	EVERLOG_E2E_BINARY=$(TOOLS)/everlog-race $(MAKE) --no-print-directory e2e
+
+soak: ## end to end with the whole data set (over 200 MB, over 1 million records) and ten power cuts, about an hour
+	EVERLOG_E2E_SIZE=full $(MAKE) --no-print-directory e2e
+	$(MAKE) --no-print-directory powercut
+
+powercut: ## root: CUTS power cuts in mid-load on a loop-mounted disk
+	EVERLOG_E2E_CUTS=$(CUTS) EVERLOG_E2E_SEED=$(SEED) go test -count=1 -timeout 60m -v -run 'PowerCut' ./e2e/disk
+
+diskfull: ## root: a disk that fills up and is freed again
+	go test -count=1 -timeout 15m -v -run 'DiskFull' ./e2e/disk
+
+fuzz: ## each fuzz target for FUZZTIME
+	@set -e; for package in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    echo "$$package $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; done; done
+
+bench: build ## Go benchmarks of the packages (everlog bench measures a running broker)
+	go test -run '^$$' -bench . -benchmem $(UNIT)
+
+clean: ## remove what was built here; the tools and Go's caches stay
+	rm -f everlog *.test *.prof
