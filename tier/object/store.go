@@ -25,8 +25,8 @@
 //
 // # Names
 //
-// A name is 1 to 1024 bytes of UTF-8 in segments separated by single slashes; no segment is empty, ".", ".." or begins with
-// a dot. A name must not continue another object's name with a slash ("a" and "a/b"): stores that keep objects in
+// A name is 1 to 1024 bytes of UTF-8 in segments of 1 to 255 bytes separated by single slashes; no segment begins with a
+// dot, and there are no backslashes and no control characters. A name must not continue another object's name with a slash ("a" and "a/b"): stores that keep objects in
 // directories cannot hold both and answer ErrUnsupported.
 package object
 
@@ -72,8 +72,8 @@ var (
 const (
 	// MaxGet is the size in bytes of the largest object that Get reads.
 	MaxGet = 64 << 20
-	// MaxName is the length in bytes of the longest name.
-	MaxName = 1024
+	// MaxName is the length in bytes of the longest name, MaxSegment that of the longest part between two slashes.
+	MaxName, MaxSegment = 1024, 255
 	// MaxList is the most entries of one List, and what a limit of 0 means.
 	MaxList = 1000
 )
@@ -198,12 +198,12 @@ func CheckName(name string) error {
 		return fmt.Errorf("%w: %q is not UTF-8", ErrName, name)
 	}
 	for segment := range strings.SplitSeq(name, "/") {
-		if segment == "" || segment[0] == '.' {
-			return fmt.Errorf("%w: %q has an empty segment or one that begins with a dot", ErrName, name)
+		if segment == "" || segment[0] == '.' || len(segment) > MaxSegment {
+			return fmt.Errorf("%w: %q has a segment that is empty, begins with a dot, or is longer than %d bytes", ErrName, name, MaxSegment)
 		}
 	}
-	if strings.ContainsAny(name, "\x00\\\n\r") {
-		return fmt.Errorf("%w: %q holds a control character or a backslash", ErrName, name)
+	if i := strings.IndexFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' }); i >= 0 {
+		return fmt.Errorf("%w: %q has a control character or a backslash at byte %d", ErrName, name, i)
 	}
 	return nil
 }
