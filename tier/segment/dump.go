@@ -13,7 +13,7 @@ func (f *Footer) Dump(w io.Writer) {
 	defer b.Flush()
 	fmt.Fprintf(b, "segment     [%d, %d) of partition %d of topic %s, cluster %x\n", f.Base, f.End, f.Identity.Partition, f.Identity.Topic, f.Identity.Cluster)
 	fmt.Fprintf(b, "created     in leader epoch %d, sparse %t\n", f.CreatedEpoch, f.Sparse)
-	fmt.Fprintf(b, "data        %d records, %d bytes raw, %d stored, in %d blocks\n", f.Records, f.DataSize, f.dataEnd()-HeaderSize, len(f.Blocks))
+	fmt.Fprintf(b, "data        %d records, %d bytes raw, %d stored, in %d blocks\n", f.Records, f.DataSize, f.DataEnd()-HeaderSize, len(f.Blocks))
 	fmt.Fprintf(b, "timestamps  %s to %s, latest in the batch at %d\n", timestamp(f.MinTimestamp), timestamp(f.MaxTimestamp), f.MaxTimestampOffset)
 	fmt.Fprintf(b, "producers   %d bytes\n", len(f.Producers))
 	for _, e := range f.Epochs {

@@ -63,8 +63,9 @@ func (f *Footer) FindTime(ts int64) int {
 	return len(f.Blocks)
 }
 
-// dataEnd is the position after the last block.
-func (f *Footer) dataEnd() int64 {
+// DataEnd is the position after the last block: where the footer of a sealed segment is, and its data in bytes with the
+// header.
+func (f *Footer) DataEnd() int64 {
 	if n := len(f.Blocks); n > 0 {
 		return f.Blocks[n-1].Position + int64(f.Blocks[n-1].Stored)
 	}
@@ -122,7 +123,7 @@ func (f *Footer) appendBlocks(p []byte) []byte {
 // appendTail closes a footer that is all of p.
 func (f *Footer) appendTail(p []byte) []byte {
 	size := len(p)
-	p = binary.BigEndian.AppendUint64(p, uint64(f.dataEnd()))
+	p = binary.BigEndian.AppendUint64(p, uint64(f.DataEnd()))
 	p = binary.BigEndian.AppendUint32(p, uint32(size))
 	p = binary.BigEndian.AppendUint16(p, Version)
 	p = append(p, 0, 0, 0, 0, 0, 0) // flags and reserve: none in version 1

@@ -101,8 +101,8 @@ func ParseFooter(p []byte) (*Footer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.dataEnd() != t.position {
-		return nil, fmt.Errorf("%w: blocks end at %d, footer is at %d", ErrCorrupt, f.dataEnd(), t.position)
+	if f.DataEnd() != t.position {
+		return nil, fmt.Errorf("%w: blocks end at %d, footer is at %d", ErrCorrupt, f.DataEnd(), t.position)
 	}
 	return f, nil
 }
