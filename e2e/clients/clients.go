@@ -35,8 +35,14 @@ type Reader struct {
 	Read func(ctx context.Context, r Range, fn func(corpus.Record)) error
 }
 
-// Readers are all the clients.
-var Readers = []Reader{{"franz-go", false, readFranz}, {"kcat", false, readKcat}, {"sarama", false, readSarama}, {"kafka-go", true, readKafkaGo}}
+// The clients that consume.
+var (
+	Franz   = Reader{"franz-go", false, readFranz}
+	Kcat    = Reader{"kcat", false, readKcat}
+	Sarama  = Reader{"sarama", false, readSarama}
+	KafkaGo = Reader{"kafka-go", true, readKafkaGo}
+	Readers = []Reader{Franz, Kcat, Sarama, KafkaGo}
+)
 
 // Sum reads the range and returns what it holds. Records out of order, outside the range or missing are an error.
 func (c Reader) Sum(ctx context.Context, r Range) (corpus.Sum, error) {

@@ -1,0 +1,179 @@
+package history
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/everlog/everlog/e2e/clients"
+	"github.com/everlog/everlog/e2e/corpus"
+)
+
+// Values are this large, the number in their first 8 bytes: small enough for many in a batch, now and then one as large as a batch.
+const (
+	smallestValue = 16
+	usualValue    = 1200
+	largestValue  = 200 << 10
+)
+
+// Load is an idempotent producer that writes numbered records to all partitions of a topic as fast as the broker takes them,
+// through every restart, until it is stopped.
+type Load struct {
+	topic  string
+	client *kgo.Client
+	stop   context.CancelFunc
+	done   chan struct{}
+	acked  atomic.Int64
+
+	mu      sync.Mutex
+	known   []Partition
+	stopped bool
+}
+
+// StartLoad starts producing to partitions [0, partitions) of the topic.
+func StartLoad(addr, topic, codec string, partitions int32, seed uint64) (*Load, error) {
+	options, err := clients.FranzOptions(addr, codec)
+	if err != nil {
+		return nil, err
+	}
+	client, err := kgo.NewClient(options...)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	l := &Load{topic: topic, client: client, stop: stop, done: make(chan struct{})}
+	for number := range partitions {
+		l.known = append(l.known, Partition{Topic: topic, Number: number})
+	}
+	go l.run(ctx, rand.New(rand.NewPCG(seed, 1)))
+	return l, nil
+}
+
+func (l *Load) run(ctx context.Context, rng *rand.Rand) {
+	defer close(l.done)
+	filler := make([]byte, largestValue)
+	for i := range filler {
+		filler[i] = byte('a' + rng.IntN(20)) // half of it is compressible away
+	}
+	for ctx.Err() == nil {
+		partition := rng.Int32N(int32(len(l.known)))
+		size := smallestValue + rng.IntN(usualValue)
+		if rng.IntN(5000) == 0 {
+			size = rng.IntN(largestValue-smallestValue) + smallestValue
+		}
+		value := make([]byte, size)
+		copy(value[8:], filler[rng.IntN(largestValue-size+1):])
+
+		l.mu.Lock()
+		p := &l.known[partition]
+		number := int64(len(p.Acked))
+		p.Acked = append(p.Acked, NoOffset)
+		l.mu.Unlock()
+		binary.BigEndian.PutUint64(value, uint64(number))
+
+		// Not ctx: what was handed over stays with the client until it is acknowledged, or refused.
+		record := clients.ToFranz(l.topic, partition, corpus.Record{Value: value})
+		l.client.Produce(context.Background(), record, func(r *kgo.Record, err error) { l.told(partition, number, r.Offset, err) })
+	}
+}
+
+func (l *Load) told(partition int32, number, offset int64, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := &l.known[partition]
+	if err != nil {
+		p.Failed = append(p.Failed, fmt.Sprintf("record %d: %v", number, err))
+		return
+	}
+	p.Acked[number] = offset
+	l.acked.Add(1)
+}
+
+// Acked is how many records are acknowledged so far.
+func (l *Load) Acked() int64 { return l.acked.Load() }
+
+// Known returns a copy of what the producer knows now. It stays open to more until Stop has returned.
+func (l *Load) Known() []Partition {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known := slices.Clone(l.known)
+	for i := range known {
+		known[i].Acked = slices.Clone(known[i].Acked)
+		known[i].Failed = slices.Clone(known[i].Failed)
+		known[i].Open = !l.stopped
+	}
+	return known
+}
+
+// Stop hands over no more records, waits until all are acknowledged or refused, and closes the producer.
+func (l *Load) Stop(ctx context.Context) error {
+	l.stop()
+	// A refusal from the client's full buffer waits for room, which needs a broker; so does Flush. ctx bounds both.
+	var err error
+	select {
+	case <-l.done:
+		err = l.client.Flush(ctx)
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	l.client.Close()
+	<-l.done
+	l.mu.Lock()
+	l.stopped = true
+	l.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("%d records acknowledged, then: %w", l.Acked(), err)
+	}
+	return nil
+}
+
+// ReadLog reads partitions from offset 0 to their ends and returns the record number at each offset.
+func ReadLog(ctx context.Context, addr string, known []Partition) ([][]int64, error) {
+	admin, err := clients.NewAdmin(addr)
+	if err != nil {
+		return nil, err
+	}
+	defer admin.Close()
+	logs := make([][]int64, len(known))
+	for i, p := range known {
+		end, err := admin.Offset(ctx, p.Topic, p.Number, clients.Latest)
+		if err != nil {
+			return nil, err
+		}
+		var short error
+		next := int64(0)
+		logs[i] = make([]int64, 0, end.Offset)
+		err = clients.Franz.Read(ctx, clients.Range{Addr: addr, Topic: p.Topic, Partition: p.Number, To: end.Offset}, func(r corpus.Record) {
+			if len(r.Value) < smallestValue || r.Offset != next {
+				short = errors.Join(short, fmt.Errorf("%s-%d: a record of %d bytes at offset %d, where %d was due", p.Topic, p.Number, len(r.Value), r.Offset, next))
+				return
+			}
+			next++
+			logs[i] = append(logs[i], int64(binary.BigEndian.Uint64(r.Value)))
+		})
+		if err = errors.Join(err, short); err != nil {
+			return nil, fmt.Errorf("read %s-%d to %d: %w", p.Topic, p.Number, end.Offset, err)
+		}
+	}
+	return logs, nil
+}
+
+// CheckLog reads the topic as the broker has it now and holds it against what was known before.
+func CheckLog(ctx context.Context, addr string, known []Partition) (Anomalies, error) {
+	logs, err := ReadLog(ctx, addr, known)
+	if err != nil {
+		return Anomalies{}, err
+	}
+	var all Anomalies
+	for i, p := range known {
+		all.Add(Check(p, logs[i]))
+	}
+	return all, nil
+}
