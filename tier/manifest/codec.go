@@ -32,7 +32,7 @@ const (
 
 	minEpochSize   = 2
 	minPageSize    = 30
-	minSegmentSize = 17
+	minSegmentSize = 18
 	maxObjectName  = 1024
 )
 
@@ -108,7 +108,8 @@ func (m *Manifest) encode() []byte {
 	return binary.BigEndian.AppendUint32(p, crc32.Checksum(p, castagnoli))
 }
 
-// decodeRoot reads a root object of the partition. What it allocates is bounded by a small multiple of len(p).
+// decodeRoot reads a root object of the partition. What it allocates is bounded by about 25 times
+// len(p).
 func decodeRoot(p []byte, id segment.Identity, cache *PageCache) (*Manifest, error) {
 	flags, p, err := parsePrefix(p, rootMagic, rootFixed, id)
 	if err != nil {
@@ -228,9 +229,10 @@ func decodePage(p []byte, id segment.Identity, r PageRef) ([]Segment, error) {
 // appendSegments writes entries relative to each other. They must be contiguous.
 func appendSegments(p []byte, id segment.Identity, segments []Segment) []byte {
 	var last Segment
+	names := namer{prefix: segment.Prefix(id)}
 	for i := range segments {
 		s := &segments[i]
-		form, uuid := objectForm(id, s, &last, i == 0)
+		form, uuid := names.form(s, &last, i == 0)
 		p = append(p, form)
 		p = binary.AppendUvarint(p, uint64(s.End-s.Base))
 		p = binary.AppendVarint(p, int64(s.Epoch)-int64(last.Epoch))
@@ -259,22 +261,33 @@ func appendSegments(p []byte, id segment.Identity, segments []Segment) []byte {
 	return p
 }
 
-// objectForm decides how an entry names its object.
-func objectForm(id segment.Identity, s, last *Segment, first bool) (byte, [16]byte) {
-	var uuid [16]byte
+// namer makes the names that segment.ObjectName gives.
+type namer struct {
+	prefix string
+	buffer []byte
+	ends   []int // of the names in buffer that are to be kept
+}
+
+// append makes the name of s at the end of the buffer.
+func (n *namer) append(s *Segment, uuid []byte) {
+	n.buffer = segment.AppendObjectName(n.buffer, n.prefix, s.Base, s.End, s.Epoch)
+	n.buffer = hex.AppendEncode(n.buffer, uuid)
+}
+
+// form decides how an entry names its object.
+func (n *namer) form(s, last *Segment, first bool) (form byte, uuid [16]byte) {
 	if !first && s.Object == last.Object {
 		return objectSame, uuid
 	}
-	if at := strings.LastIndexByte(s.Object, '-'); at >= 0 && len(s.Object)-at-1 == 32 {
-		if _, err := hex.Decode(uuid[:], []byte(s.Object[at+1:])); err == nil && objectName(id, s, uuid) == s.Object {
-			return objectUUID, uuid
+	if at := strings.LastIndexByte(s.Object, '-'); at >= 0 && len(s.Object)-at-1 == 2*len(uuid) {
+		if _, err := hex.Decode(uuid[:], []byte(s.Object[at+1:])); err == nil {
+			n.buffer = n.buffer[:0]
+			if n.append(s, uuid[:]); string(n.buffer) == s.Object {
+				return objectUUID, uuid
+			}
 		}
 	}
 	return objectNamed, uuid
-}
-
-func objectName(id segment.Identity, s *Segment, uuid [16]byte) string {
-	return segment.ObjectName(id, s.Base, s.End, s.Epoch, hex.EncodeToString(uuid[:]))
 }
 
 func (d *decoder) segments(id segment.Identity, base record.Offset, n int) []Segment {
@@ -283,6 +296,8 @@ func (d *decoder) segments(id segment.Identity, base record.Offset, n int) []Seg
 	}
 	segments := make([]Segment, n)
 	var last Segment
+	names := namer{prefix: segment.Prefix(id)}
+	names.buffer = make([]byte, 0, n*(len(names.prefix)+90))
 	for i := range segments {
 		s := &segments[i]
 		form := d.byte()
@@ -293,11 +308,12 @@ func (d *decoder) segments(id segment.Identity, base record.Offset, n int) []Seg
 		s.LastEpoch = s.FirstEpoch + record.LeaderEpoch(d.uvarint())
 		switch {
 		case form == objectUUID && s.End > s.Base && s.Epoch >= 0:
-			s.Object = objectName(id, s, [16]byte(d.bytes(16)))
+			names.append(s, d.bytes(16))
 		case form == objectNamed:
-			s.Object = string(d.bytes(int(min(d.uvarint(), maxObjectName+1))))
+			n := d.uvarint()
+			d.bad = d.bad || n == 0 || n > maxObjectName
+			names.buffer = append(names.buffer, d.bytes(int(min(n, maxObjectName)))...)
 		case form == objectSame && i > 0:
-			s.Object = last.Object
 		default:
 			d.bad = true
 		}
@@ -313,7 +329,17 @@ func (d *decoder) segments(id segment.Identity, base record.Offset, n int) []Seg
 		if d.bad {
 			return nil
 		}
+		names.ends = append(names.ends, len(names.buffer))
 		base, last = s.End, *s
+	}
+	// All names share one string: entries of a root or page live and die together.
+	text, begin := string(names.buffer), 0
+	for i, end := range names.ends {
+		if end == begin { // the object of the entry before
+			segments[i].Object = segments[i-1].Object
+			continue
+		}
+		segments[i].Object, begin = text[begin:end], end
 	}
 	return segments
 }

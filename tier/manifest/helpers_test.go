@@ -88,3 +88,6 @@ func count(inner object.Store) (*objecttest.Faulty, map[string]int) {
 		return objecttest.Fault{}
 	}), calls
 }
+
+// segBase spaces segments evenly.
+func segBase(i int) record.Offset { return record.Offset(i) * 10 }

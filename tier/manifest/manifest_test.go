@@ -250,7 +250,7 @@ func epochAt(epochs []record.EpochStart, o record.Offset) record.LeaderEpoch {
 
 // Random edits against the plain list, reopened after each.
 func TestEditsAgainstModel(t *testing.T) {
-	for seed := range int64(40) {
+	for seed := range int64(20) {
 		rng := rand.New(rand.NewSource(seed))
 		mem := object.NewMemory()
 		var md model

@@ -39,7 +39,26 @@ func Prefix(id Identity) string {
 // every attempt (NewUUID): a name is never written twice, since a write that timed out may still land. Numbers are
 // padded, so that a listing is in offset order.
 func ObjectName(id Identity, base, end record.Offset, epoch record.LeaderEpoch, uuid string) string {
-	return fmt.Sprintf("%sseg/%020d-%020d-%010d-%s", Prefix(id), base, end, epoch, uuid)
+	return string(append(AppendObjectName(nil, Prefix(id), base, end, epoch), uuid...))
+}
+
+// AppendObjectName appends the name that ObjectName returns, up to its uuid, given the partition's Prefix: for callers
+// that make thousands.
+func AppendObjectName(p []byte, prefix string, base, end record.Offset, epoch record.LeaderEpoch) []byte {
+	p = append(append(p, prefix...), "seg/"...)
+	p = append(appendPadded(p, int64(base), 20), '-')
+	p = append(appendPadded(p, int64(end), 20), '-')
+	return append(appendPadded(p, int64(epoch), 10), '-')
+}
+
+// appendPadded appends a number that is not negative in at least width digits.
+func appendPadded(p []byte, v int64, width int) []byte {
+	var digits [20]byte
+	d := strconv.AppendInt(digits[:0], v, 10)
+	for range width - len(d) {
+		p = append(p, '0')
+	}
+	return append(p, d...)
 }
 
 // ParseObjectName reads what ObjectName wrote; an error says that the name is not one of these.
