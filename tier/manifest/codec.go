@@ -68,11 +68,15 @@ func parsePrefix(p []byte, magic string, fixed int, id segment.Identity) (uint16
 	if crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(p[len(body):]) {
 		return 0, nil, fmt.Errorf("%w: checksum", ErrCorrupt)
 	}
-	got := segment.Identity{Partition: int32(binary.BigEndian.Uint32(p[12:])), Cluster: [16]byte(p[16:]), Topic: record.TopicID(p[32:])}
+	got := identityOf(p)
 	if version == 0 || got != id {
 		return 0, nil, fmt.Errorf("%w: version %d of partition %d of topic %s, cluster %x", ErrCorrupt, version, got.Partition, got.Topic, got.Cluster)
 	}
 	return flags, body[prefixSize:], nil
+}
+
+func identityOf(p []byte) segment.Identity {
+	return segment.Identity{Partition: int32(binary.BigEndian.Uint32(p[12:])), Cluster: [16]byte(p[16:]), Topic: record.TopicID(p[32:])}
 }
 
 // encode returns the root object.
@@ -154,6 +158,15 @@ func decodeRoot(p []byte, id segment.Identity, cache *PageCache) (*Manifest, err
 		return nil, fmt.Errorf("%w: root sections do not end where the root does", ErrCorrupt)
 	}
 	return m, m.check()
+}
+
+// Parse reads a root object of whatever partition, for tools; everlog itself opens a Log. Its pages are not cached beyond
+// four.
+func Parse(p []byte) (*Manifest, error) {
+	if len(p) < prefixSize {
+		return nil, fmt.Errorf("%w: %d bytes", ErrCorrupt, len(p))
+	}
+	return decodeRoot(p, identityOf(p), NewPageCache(4))
 }
 
 func appendPageRef(p []byte, r *PageRef) []byte {

@@ -147,7 +147,7 @@ func (m *Manifest) extendEpochs(s *Segment) error {
 // SetLogStart commits that records below o are gone. It only grows: a smaller o changes nothing. Segments and pages wholly
 // below leave the manifest; what it returns of them are the entries nothing refers to any more, oldest first, to be deleted after
 // the readers' grace (where objects are shared, once no other entry names the object). An o beyond End is an explicit
-// skip: the next segment begins there. It reads the pages it drops. The whole list is in memory, about 250 bytes an entry.
+// skip: the next segment begins there. After ErrUnknown what was removed, if it was, is left to the sweep of orphans. It reads the pages it drops. The whole list is in memory, about 250 bytes an entry.
 func (l *Log) SetLogStart(ctx context.Context, o record.Offset) ([]Segment, error) {
 	var removed []Segment
 	var pages []string

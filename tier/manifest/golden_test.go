@@ -73,6 +73,10 @@ func TestGoldenVersion1(t *testing.T) {
 	if d := cmp.Diff(m, got, cmp.AllowUnexported(Manifest{})); d != "" {
 		t.Errorf("root:\n%s", d)
 	}
+	parsed, err := Parse(root)
+	if err != nil || parsed.Identity() != testID || parsed.Version() != m.Version() {
+		t.Errorf("parsed without an identity: %v", err)
+	}
 	if page, err = os.ReadFile(filepath.Join("testdata", "v1-page")); err != nil {
 		t.Fatal(err)
 	}

@@ -255,3 +255,45 @@ func TestReadFooterOfUnsealedAndNewer(t *testing.T) {
 		}
 	}
 }
+
+// counter counts reads: each is a GET where the source is an object.
+type counter struct {
+	*bytes.Reader
+	reads int
+}
+
+func (c *counter) ReadAt(p []byte, position int64) (int, error) {
+	c.reads++
+	return c.Reader.ReadAt(p, position)
+}
+
+func TestFooterCostsOneReadUnlessItIsLarge(t *testing.T) {
+	for _, c := range []struct{ producers, reads int }{{100, 1}, {100 << 10, 2}} {
+		raw, _ := write(t, 0, script(rand.New(rand.NewSource(1)), 0, 100), nil, make([]byte, c.producers))
+		r := &counter{Reader: bytes.NewReader(raw)}
+		if _, err := ReadFooter(r, int64(len(raw))); err != nil || r.reads != c.reads {
+			t.Errorf("a snapshot of %d bytes: %d reads, want %d; %v", c.producers, r.reads, c.reads, err)
+		}
+	}
+}
+
+// A record whose bytes look like a footer, at the very end of an unsealed segment, is given away by the batch it is in.
+func TestForgedFooterIsGivenAwayByItsBatch(t *testing.T) {
+	bait := batchOf(0, 5, 1, 0, []byte("bait"))
+	data := int32(len(bait) + record.HeaderSize) // up to where the forged footer will be, inside the second batch
+	lie := &Footer{
+		Identity: testID, End: 2, CreatedEpoch: 5, Records: 2, DataSize: int64(data), Epochs: []record.EpochStart{{Epoch: 5}},
+		Blocks: []Block{{End: 2, Position: HeaderSize, Stored: data, Raw: data}},
+	}
+	forged := append(appendHeader(nil, testID, 0, 5), bait...)
+	forged = append(forged, batchOf(1, 5, 1, 0, lie.Encode())...)
+	f, err := ReadFooter(bytes.NewReader(forged), int64(len(forged)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Blocks[0].CRC = crc32.Checksum(forged[HeaderSize:f.DataEnd()], castagnoli) // CRC-32C is no secret
+	err = Verify(bytes.NewReader(forged), f)
+	if !errors.Is(err, ErrCorrupt) {
+		t.Fatalf("a record passed for a footer: %v", err)
+	}
+}
