@@ -196,7 +196,7 @@ func TestOutageIsWaitedOut(t *testing.T) {
 			p := newPartition(t, log, 9)
 			s := shipper(t, faulty, p, 50)
 			s.c.Poll = 10 * time.Minute
-			p.limit = 0
+			p.limit = p.segments[0].footer.End // one is shipped before
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error)
 			go func() { done <- s.Run(ctx) }()
@@ -204,7 +204,7 @@ func TestOutageIsWaitedOut(t *testing.T) {
 			p.set(func() { p.limit = p.end() })
 			s.Wake()
 			<-time.After(time.Hour - 3*time.Second)
-			if st := s.Status(); st.Err == nil || st.Uploads > 0 {
+			if st := s.Status(); st.Err == nil || st.Uploads != 1 {
 				t.Errorf("during the outage: %+v", st)
 			}
 			if requests < 100 || requests > 1200 || uploads > 2 {
@@ -220,6 +220,48 @@ func TestOutageIsWaitedOut(t *testing.T) {
 			}
 			checkRemote(t, store, log, p.limit)
 		})
+	}
+}
+
+// TestCommitIsTriedAgainWithoutTheUpload: a lost answer of the commit costs no second upload, whether it happened or not.
+func TestCommitIsTriedAgainWithoutTheUpload(t *testing.T) {
+	for _, kind := range []objecttest.Kind{objecttest.Before, objecttest.After, objecttest.Late} {
+		log, away, commits, uploads := batches(14, 20), false, 0, 0
+		store := newAudited()
+		faulty := objecttest.NewFaulty(store, func(c objecttest.Call) objecttest.Fault {
+			switch {
+			case away:
+				return objecttest.Fault{Kind: objecttest.Before}
+			case c.Op == "put" && !c.Conditional:
+				uploads++
+			case c.Op == "put":
+				if commits++; commits == 2 { // after the claim
+					away = true
+					return objecttest.Fault{Kind: kind}
+				}
+			}
+			return objecttest.Fault{}
+		})
+		p := newPartition(t, log, 20)
+		told := 0
+		s := shipper(t, faulty, p, 50)
+		s.c.Committed = func(manifest.Segment) { told++ }
+		for range 3 {
+			if _, err := s.Step(t.Context()); err == nil {
+				t.Fatal("the store is away")
+			}
+			if s.InFlight() == "" {
+				t.Fatal("an object that may be committed yet is not in flight")
+			}
+		}
+		away = false
+		drain(t, s)
+		if uploads != 1 || told != 1 || s.InFlight() != "" {
+			t.Errorf("%d uploads, told of %d commits, in flight %q", uploads, told, s.InFlight())
+		}
+		if end := checkRemote(t, store, log, p.limit); end != p.end() {
+			t.Errorf("ends at %d", end)
+		}
 	}
 }
 
