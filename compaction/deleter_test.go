@@ -3,6 +3,7 @@ package compaction
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 // picky is a store that refuses to delete some names, or everything, and counts requests.
 type picky struct {
 	*object.Memory
+	mu       sync.Mutex
 	refuse   map[string]bool
 	down     bool
 	requests int
@@ -20,6 +22,8 @@ type picky struct {
 }
 
 func (p *picky) Delete(ctx context.Context, names ...string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.requests++
 	p.largest = max(p.largest, len(names))
 	if p.down {
@@ -37,6 +41,13 @@ func (p *picky) Delete(ctx context.Context, names ...string) error {
 		return &object.DeleteError{Names: left, Err: object.ErrDenied}
 	}
 	return nil
+}
+
+// made returns how many requests there were.
+func (p *picky) made() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.requests
 }
 
 func TestOneRefusedNameDoesNotHoldUpTheOthers(t *testing.T) {
@@ -86,19 +97,21 @@ func TestDeleterRuns(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- d.Run(ctx) }()
 		<-time.After(time.Hour)
-		if store.requests > 0 {
-			t.Errorf("%d requests without anything to delete", store.requests)
+		if store.made() > 0 {
+			t.Errorf("%d requests without anything to delete", store.made())
 		}
 		d.Schedule("a", "b")
 		<-time.After(DefaultGrace - time.Second)
-		if store.requests > 0 {
+		if store.made() > 0 {
 			t.Error("deleted before the grace was over")
 		}
 		<-time.After(time.Hour)
-		if store.requests < 4 || store.requests > 10 {
-			t.Errorf("%d attempts in an hour while the store is away", store.requests)
+		if n := store.made(); n < 4 || n > 10 {
+			t.Errorf("%d attempts in an hour while the store is away", n)
 		}
+		store.mu.Lock()
 		store.down = false
+		store.mu.Unlock()
 		<-time.After(retryAfter << retryDoublings)
 		if waiting, deleted, _ := d.Scheduled(); waiting != 0 || deleted != 2 {
 			t.Errorf("%d waiting, %d deleted", waiting, deleted)

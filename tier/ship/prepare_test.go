@@ -13,7 +13,7 @@ import (
 )
 
 // large makes a log of n batches of 100 KiB, so that a segment has several blocks; compressible says which ones are.
-func large(t *testing.T, n int, compressible func(i int) bool) []record.Batch {
+func large(t testing.TB, n int, compressible func(i int) bool) []record.Batch {
 	rng := rand.New(rand.NewSource(1))
 	var out []record.Batch
 	for i := range n {
