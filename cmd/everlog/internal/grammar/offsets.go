@@ -238,3 +238,19 @@ func (b Bound) resolve(l Log) (int64, error) {
 		return l.Start, nil
 	}
 }
+
+// ParseBound reads one bound of --from or --to: start, end, an offset, +5 or -5 as in ParseOffsets, or a time as ParseTime
+// reads it. A plain number is an offset; @ before it makes it Unix time.
+func ParseBound(s string, now time.Time) (Bound, error) {
+	rest, timed := strings.CutPrefix(s, "@")
+	if !timed {
+		if b, err := parseBound(s); err == nil {
+			return b, nil
+		}
+	}
+	t, err := ParseTime(rest, now)
+	if err != nil {
+		return Bound{}, fmt.Errorf("%q is neither an offset nor a time (write 47, start, end, 2026-01-02, 2026-01-02T15:04:05Z, -48h)", s)
+	}
+	return Bound{AtTime, t.UnixMilli()}, nil
+}

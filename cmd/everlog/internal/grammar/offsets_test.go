@@ -120,3 +120,19 @@ func FuzzOffsets(f *testing.F) {
 		}
 	})
 }
+
+func TestBound(t *testing.T) {
+	for in, want := range map[string]Bound{
+		"start": {Kind: AtStart}, "end": {Kind: AtEnd}, "47": {AtOffset, 47}, "-5": {BeforeEnd, 5}, "+5": {AfterStart, 5}, "1795618200": {AtOffset, 1795618200},
+		"@1795618200": {AtTime, 1795618200000}, "2026-11-25T14:50:00Z": {AtTime, 1795618200000}, "-10m": {AtTime, 1795618200000}, "@-10m": {AtTime, 1795618200000},
+	} {
+		if got, err := ParseBound(in, now); err != nil || got != want {
+			t.Errorf("%q: %+v %v, want %+v", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", "x", "@", "@start", "1:2", "-"} {
+		if got, err := ParseBound(in, now); err == nil {
+			t.Errorf("%q was taken for %+v", in, got)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/everlog/everlog/cmd/everlog/internal/report"
+	"github.com/everlog/everlog/tier/object"
 )
 
 // Broker is a running broker.
@@ -24,13 +25,16 @@ type Broker interface {
 // Start starts a broker. The context is for the start alone: the broker lives on when it ends.
 type Start func(ctx context.Context, s Settings, logger *slog.Logger) (Broker, error)
 
+// Open opens the object store of a URL.
+type Open func(ctx context.Context, url string) (object.Store, error)
+
 // stopWithin is how long a clean stop may take; a container gets 120 s in deploy.
 const stopWithin = 110 * time.Second
 
-// Commands are dev, serve and config. environ is the process's environment.
-func Commands(shell *report.Shell, environ func() []string, start Start) []*cobra.Command {
-	p := program{shell, environ, start}
-	return []*cobra.Command{p.dev(), p.serve(), p.config()}
+// Commands are dev, serve, config and doctor. environ is the process's environment.
+func Commands(shell *report.Shell, environ func() []string, start Start, open Open) []*cobra.Command {
+	p := program{shell, environ, start, open}
+	return []*cobra.Command{p.dev(), p.serve(), p.config(), p.doctor()}
 }
 
 // program is what the commands here share.
@@ -38,6 +42,7 @@ type program struct {
 	shell   *report.Shell
 	environ func() []string
 	start   Start
+	open    Open
 }
 
 // sources are the flags from which settings are read.

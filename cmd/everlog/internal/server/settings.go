@@ -1,6 +1,6 @@
-// Package server holds the commands that run a broker (dev, serve) and those about its configuration (config). It reads
-// flags, environment and file into Settings and hands them to what package main wires in as Start; it opens no store and
-// no socket itself.
+// Package server holds the commands that run a broker (dev, serve), those about its configuration (config), and the one that
+// checks what a broker needs (doctor). It reads flags, environment and file into Settings and hands them to what package
+// main wires in as Start; how a broker is put together is no matter of this package.
 package server
 
 import (
