@@ -26,6 +26,9 @@ import (
 // ErrNotClaimed means that the manifest is not claimed by the epoch that wants to delete: its state may be old.
 var ErrNotClaimed = errors.New("the remote log is not claimed for this leader epoch")
 
+// ErrUnfinished means that objects of a deleted partition still wait for their deletion.
+var ErrUnfinished = errors.New("not all objects are deleted yet")
+
 // claimed returns the manifest if epoch has claimed it, as far as is known.
 func claimed(log *manifest.Log, epoch record.LeaderEpoch) (*manifest.Manifest, error) {
 	m := log.Manifest()

@@ -31,7 +31,8 @@ type Deleter struct {
 	wake  chan struct{}
 
 	mu      sync.Mutex
-	queue   []scheduled // in order of due
+	queue   []scheduled     // in order of due
+	waiting map[string]bool // names in queue, and those being deleted now
 	deleted int64
 	dropped int64
 }
@@ -51,25 +52,29 @@ func NewDeleter(store object.Store, grace time.Duration, now func() time.Time) *
 	if now == nil {
 		now = time.Now
 	}
-	return &Deleter{store: store, grace: grace, now: now, wake: make(chan struct{}, 1)}
+	return &Deleter{store: store, grace: grace, now: now, wake: make(chan struct{}, 1), waiting: map[string]bool{}}
 }
 
-// Schedule deletes the objects after the grace period. The caller has made sure that nothing refers to them, nor ever will.
+// Schedule deletes the objects after the grace period; those that wait already keep their time. The caller has made sure
+// that nothing refers to them, nor ever will.
 func (d *Deleter) Schedule(names ...string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	due := d.now().Add(d.grace)
 	for _, name := range names {
-		d.addLocked(scheduled{name: name, due: due})
+		switch {
+		case d.waiting[name]:
+		case len(d.waiting) >= MaxScheduled:
+			d.dropped++
+		default:
+			d.waiting[name] = true
+			d.addLocked(scheduled{name: name, due: due})
+		}
 	}
 }
 
 // addLocked keeps the queue in order: everything is scheduled by the same delays, so new names belong near its end.
 func (d *Deleter) addLocked(s scheduled) {
-	if len(d.queue) >= MaxScheduled {
-		d.dropped++
-		return
-	}
 	i := len(d.queue)
 	for i > 0 && d.queue[i-1].due.After(s.due) {
 		i--
@@ -164,6 +169,7 @@ func (d *Deleter) delete(ctx context.Context, due []scheduled) {
 	for _, s := range due {
 		if !left[s.name] {
 			d.deleted++
+			delete(d.waiting, s.name)
 			continue
 		}
 		again := now.Add(retryAfter << min(s.failed, retryDoublings))

@@ -3,6 +3,7 @@ package compaction
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -81,9 +82,10 @@ func TestOneRefusedNameDoesNotHoldUpTheOthers(t *testing.T) {
 
 func TestQueueIsBounded(t *testing.T) {
 	d := NewDeleter(object.NewMemory(), 0, nil)
-	for range MaxScheduled + 5 {
-		d.Schedule("x")
+	for i := range MaxScheduled + 5 {
+		d.Schedule(strconv.Itoa(i))
 	}
+	d.Schedule("7")
 	if waiting, _, dropped := d.Scheduled(); waiting != MaxScheduled || dropped != 5 {
 		t.Errorf("%d waiting, %d dropped", waiting, dropped)
 	}

@@ -136,13 +136,21 @@ func pageEpoch(id segment.Identity, name string) (record.LeaderEpoch, bool) {
 }
 
 // DeletePartition turns the manifest into a tombstone, so that nothing can be appended any more, and then hands all other
-// objects of the partition to the deleter. The tombstone stays for ever: it is what keeps a writer that comes back late from
-// starting over. To be called again after a crash or an error, until it succeeds.
+// objects of the partition to the deleter. While there are any it returns ErrUnfinished: call it again, after a crash too,
+// until it returns nil. The tombstone stays for ever: it is what keeps a writer that comes back late from starting over.
 func DeletePartition(ctx context.Context, log *manifest.Log, store object.Store, d *Deleter) error {
 	if !log.Manifest().Deleted() {
 		if err := log.Delete(ctx); err != nil {
 			return fmt.Errorf("delete remote log: %w", err)
 		}
 	}
-	return eachObject(ctx, store, log.Manifest().Identity(), func(a object.Attributes) { d.Schedule(a.Name) })
+	left := 0
+	err := eachObject(ctx, store, log.Manifest().Identity(), func(a object.Attributes) {
+		left++
+		d.Schedule(a.Name)
+	})
+	if err == nil && left > 0 {
+		err = fmt.Errorf("%w: %d objects of partition %d of %s", ErrUnfinished, left, log.Manifest().Identity().Partition, log.Manifest().Identity().Topic)
+	}
+	return err
 }

@@ -122,7 +122,7 @@ func (in *Input) reserve() int64 {
 // capacity is how many bytes the log may take: the budget, or less if the disk is smaller than promised.
 func (in *Input) capacity() (capacity, free int64) {
 	free = max(in.Free, 0)
-	capacity = max(in.Used+free-in.reserve(), 0)
+	capacity = max(in.Used+min(free, math.MaxInt64-in.Used)-in.reserve(), 0) // free may be 2^63-1 for "not known"
 	if in.Budget > 0 {
 		capacity = min(capacity, in.Budget)
 	}

@@ -33,6 +33,7 @@ func TestDecide(t *testing.T) {
 		{"no budget: the disk is it", Input{Used: 40 * gib, Free: 100 * gib}, Normal, Normal},
 		{"somebody else filled the disk", Input{Used: 40 * gib, Tiered: 40 * gib, Budget: 100 * gib, Free: gib / 3}, Normal, Refuse},
 		{"and has not freed enough yet", Input{Used: 1 * gib, Tiered: 1 * gib, Budget: 100 * gib, Free: gib * 5 / 8}, Refuse, Refuse},
+		{"free space not known", Input{Used: 40 * gib, Tiered: 40 * gib, Budget: 100 * gib, Free: math.MaxInt64}, Normal, Normal},
 		{"nothing at all", Input{}, Normal, Refuse},
 	} {
 		if got := Decide(c.in, c.before); got.Level != c.want {

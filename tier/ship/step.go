@@ -160,17 +160,20 @@ func (s *Shipper) uploadOne(ctx context.Context, sealed Sealed, from record.Offs
 		return nil
 	}
 	local, err := sealed.Open()
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
 		return fmt.Errorf("open segment %d to ship it: %w", sealed.Base, err)
 	}
 	if c, ok := local.(io.Closer); ok {
 		defer c.Close()
 	}
 	footer, err := sealed.Footer()
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
 		return damaged(sealed.Base, err)
 	}
 	body, err := s.prepare(ctx, local, footer, from)
