@@ -4,9 +4,10 @@ import (
 	"github.com/everlog/everlog/tier/record"
 )
 
-// Apply records that b is in the log from offset base on, written at nowMs (at replay: the time to count the producer's
-// expiration from, such as the batch's largest timestamp). Batches are applied in the order of their offsets, those
-// without a producer id too. It allocates only for a producer or a transaction not seen before.
+// Apply records that b is in the log from offset base on, written at nowMs: the broker's clock, at replay too. A batch's own
+// timestamps are the producer's; taken for nowMs they would let a producer of old records expire at once, and its resent
+// batch in twice. Batches are applied in the order of their offsets, those without a producer id too. It allocates only for
+// a producer or a transaction not seen before.
 //
 // The error is record.ErrCorrupt, for a control batch that is no marker; after a Check of the same batch there is none.
 func (s *State) Apply(b record.Batch, base record.Offset, nowMs int64) error {
