@@ -8,11 +8,11 @@ import (
 	"github.com/everlog/everlog/tier/record"
 )
 
-// withEpoch returns a history with one entry more; an entry at the same start is replaced, for nothing was written in its
-// epoch. The old history is left as it is.
+// withEpoch returns a history with one entry more; entries that start there or later go, for nothing of them is left or was
+// ever written. The old history is left as it is.
 func withEpoch(epochs []record.EpochStart, e record.EpochStart) []record.EpochStart {
 	n := len(epochs)
-	if n > 0 && epochs[n-1].Start >= e.Start {
+	for n > 0 && epochs[n-1].Start >= e.Start {
 		n--
 	}
 	return append(epochs[:n:n], e)

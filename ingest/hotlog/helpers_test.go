@@ -57,6 +57,7 @@ type machine struct {
 	found   *Recovery
 	options Options
 	failed  []error
+	hook    func(State) State
 }
 
 func newMachine(t testing.TB, o Options) *machine {
@@ -81,7 +82,11 @@ func (m *machine) start() error {
 	m.flusher = &Flusher{wake: make(chan struct{}, 1), later: make(chan struct{}, 1)}
 	m.flusher.o.OnError = func(err error) { m.failed = append(m.failed, err) }
 	var err error
-	m.log, m.found, err = Open(m.fs, testDir, testID, m.store.Log(testID.Topic, testID.Partition), m.flusher, m.options)
+	st := State(m.store.Log(testID.Topic, testID.Partition))
+	if m.hook != nil {
+		st = m.hook(st)
+	}
+	m.log, m.found, err = Open(m.fs, testDir, testID, st, m.flusher, m.options)
 	return err
 }
 

@@ -2,6 +2,7 @@ package hotlog
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -82,7 +83,7 @@ func (r *recovery) checkpoint() error {
 	if r.out.Damaged != nil {
 		return nil
 	}
-	if r.saved.Cut != localstate.NoCut {
+	if r.saved.Cut != localstate.NoCut || !slices.Equal(r.epochs, r.saved.Epochs) {
 		noCut := localstate.NoCut
 		if err := r.l.state.Save(localstate.Update{Cut: &noCut, Epochs: append([]record.EpochStart{}, r.epochs...)}); err != nil {
 			return err

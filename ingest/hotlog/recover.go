@@ -182,7 +182,6 @@ func (r *recovery) finishCut() ([]found, error) {
 		}
 		rest = rest[:len(rest)-1]
 	}
-	r.saved.Checkpoint.Table = nil
 	r.epochs = epochsBefore(r.epochs, max(cut, r.saved.Start))
 	if len(rest) == 0 {
 		return rest, nil
