@@ -43,25 +43,32 @@ func (c *consumer) skipEmpty(ctx context.Context) error {
 func (c *consumer) skip(ctx context.Context, partition int32, s *span) error {
 	for !s.done() {
 		data, err := c.fetch(ctx, partition, s)
-		if err != nil || len(data) == 0 {
+		if err != nil {
 			return err
 		}
-		before := s.next
-		for len(data) > 0 && !s.done() {
-			var batch record.Batch
-			if batch, data, err = record.Next(data); err != nil {
-				break // cut at the size limit
-			}
-			if batch.Count() > 0 && !batch.IsControl() && int64(batch.LastOffset()) >= s.next {
-				return nil
-			}
-			s.next = max(s.next, int64(batch.NextOffset()))
-		}
-		if s.next == before {
+		if !s.pass(data) {
 			return nil
 		}
 	}
 	return nil
+}
+
+// pass moves the span over the batches of data that hold nothing to read, up to the first that does. It tells whether that
+// got it on, so that asking for more makes sense. The last batch may be cut off.
+func (s *span) pass(data []byte) bool {
+	before := s.next
+	for len(data) > 0 && !s.done() {
+		batch, rest, err := record.Next(data)
+		if err != nil {
+			break
+		}
+		if batch.Count() > 0 && !batch.IsControl() && int64(batch.LastOffset()) >= s.next {
+			return false
+		}
+		s.next = max(s.next, int64(batch.NextOffset()))
+		data = rest
+	}
+	return s.next > before
 }
 
 // fetch reads raw batches from next on, from the partition's leader.
