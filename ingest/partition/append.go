@@ -1,0 +1,131 @@
+package partition
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/everlog/everlog/ingest/hotlog"
+	"github.com/everlog/everlog/tier/record"
+)
+
+// AppendOptions of Append.
+type AppendOptions struct {
+	// NowMs is the broker's clock in milliseconds.
+	NowMs int64
+	// AllReplicas asks for acks=all: the append is refused while fewer than min.insync.replicas are in sync.
+	AllReplicas bool
+	Origin      Origin
+}
+
+// Appended says where a batch is in the log.
+type Appended struct {
+	// Base is the offset of its first record, Next the offset after its last.
+	Base, Next record.Offset
+	// Epoch is the leader epoch to pass to AwaitCommit.
+	Epoch record.LeaderEpoch
+	// AppendTimeMs is the broker's timestamp for LogAppendTime topics, or -1.
+	AppendTimeMs int64
+	LogStart     record.Offset
+	// Duplicate means that the batch was in the log already (KIP-98): nothing was appended.
+	Duplicate bool
+}
+
+// Append checks one batch by the topic's rules and its producer's sequence, stamps it in place and writes it to the
+// local log. It returns before the batch is on disk: AwaitCommit tells when it is. b must not be used by others
+// meanwhile; its bytes are not kept. Errors are this package's or ingest/producer's sentinels; nothing was appended then.
+func (p *Partition) Append(b record.Batch, o AppendOptions) (Appended, error) {
+	r := p.rules.Load()
+	b, err := r.validate(b, o.Origin, o.NowMs)
+	if err != nil {
+		return Appended{}, err
+	}
+	done := Appended{AppendTimeMs: -1, LogStart: record.Offset(p.logStart.Load())}
+	if b.LogAppendTime() {
+		done.AppendTimeMs = o.NowMs
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if done.Epoch = record.LeaderEpoch(p.epoch.Load()); done.Epoch == record.NoEpoch {
+		if p.closed {
+			return Appended{}, ErrClosed
+		}
+		return Appended{}, p.notLeader()
+	}
+	p.producerMu.Lock()
+	verdict, err := p.producers.Check(b, o.NowMs)
+	p.producerMu.Unlock()
+	if err != nil {
+		return Appended{}, err
+	}
+	if verdict.Duplicate {
+		done.Base, done.Next, done.Duplicate, done.AppendTimeMs = verdict.BaseOffset, verdict.NextOffset, true, verdict.AppendTimeMs
+		return done, nil
+	}
+	done.Base = p.log.End()
+	b.Stamp(done.Base, done.Epoch)
+	done.Next = b.NextOffset()
+	return done, p.appendLocked(b, o.NowMs)
+}
+
+// appendLocked writes a stamped batch and applies it to the producer state.
+func (p *Partition) appendLocked(b record.Batch, nowMs int64) error {
+	if p.log.NeedsRoll(b.Size()) {
+		if err := p.rollLocked(); err != nil {
+			return err
+		}
+	}
+	if b.IsTransactional() && !b.IsControl() { // before the flusher can move the high watermark past it
+		p.producerMu.Lock()
+		p.firstUnstable.Store(min(p.firstUnstable.Load(), int64(b.BaseOffset())))
+		p.producerMu.Unlock()
+	}
+	if err := p.log.Append(b); err != nil {
+		p.producerMu.Lock()
+		p.updateUnstableLocked()
+		p.producerMu.Unlock()
+		return storageError(err)
+	}
+	p.ingested.Add(int64(b.Size()))
+	if b.ProducerID() == record.NoProducer {
+		return nil
+	}
+	p.producerMu.Lock()
+	defer p.producerMu.Unlock()
+	if err := p.producers.Apply(b, b.BaseOffset(), nowMs); err != nil {
+		panic(fmt.Sprintf("producer state refuses a batch that it had checked: %v", err))
+	}
+	if b.IsTransactional() {
+		p.updateUnstableLocked()
+	}
+	return nil
+}
+
+// rollLocked seals the active segment with the producer state at its end.
+func (p *Partition) rollLocked() error {
+	base, created, _ := p.log.ActiveInfo()
+	p.producerMu.Lock()
+	aborted, snapshot := p.producers.Aborted(base, p.log.End()), p.producers.Snapshot()
+	p.producerMu.Unlock()
+	p.log.SetTransactions(aborted)
+	if err := p.log.Roll(snapshot); err != nil {
+		return storageError(err)
+	}
+	p.rolled = append(p.rolled, rolledAt{base, created})
+	return nil
+}
+
+// updateUnstableLocked recomputes where the last stable offset is held back; producerMu is held.
+func (p *Partition) updateUnstableLocked() {
+	at := noUnstable
+	if o, ok := p.producers.FirstUnstable(); ok {
+		at = int64(o)
+	}
+	p.firstUnstable.Store(at)
+}
+
+func storageError(err error) error {
+	if errors.Is(err, hotlog.ErrNoSpace) {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return fmt.Errorf("%w: %w", ErrStorage, err)
+}

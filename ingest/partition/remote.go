@@ -1,0 +1,90 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/everlog/everlog/tier/record"
+)
+
+// History reads the remote log of one partition, through a cache. tier/fetch is behind it; cmd/node adapts it.
+type History interface {
+	// Read returns whole batches from the one that contains offset on: at most max bytes, but one batch at least if
+	// atLeastOne. With committed it adds the aborted transactions that overlap what is returned. The blocks are valid
+	// until release.
+	Read(ctx context.Context, offset record.Offset, max int, atLeastOne, committed bool) (blocks [][]byte, aborted []record.AbortedTxn, release func(), err error)
+	// FindTime returns the first record at or above from with a timestamp of ts or later; offset -1 if there is none.
+	FindTime(ctx context.Context, ts int64, from record.Offset) (record.Offset, int64, error)
+}
+
+// read reads history for a request.
+func (t *Tier) read(ctx context.Context, req ReadRequest) (Data, []record.AbortedTxn, error) {
+	if t.Manifest() == nil {
+		return Data{}, nil, fmt.Errorf("%w: the manifest of %s-%d is not loaded yet", ErrTierUnavailable, t.p.topic, t.p.id.Partition)
+	}
+	blocks, aborted, release, err := t.history.Read(ctx, req.Offset, req.MaxBytes, req.AtLeastOne, req.Committed)
+	if err != nil {
+		return Data{}, nil, remoteError(ctx, err)
+	}
+	return MemoryData(blocks, release), aborted, nil
+}
+
+// remoteError never says that an offset is out of range: consumers would jump (reference: KAFKA's reset policy).
+func remoteError(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w: %w", ErrTierUnavailable, err)
+}
+
+func (t *Tier) findTime(ctx context.Context, ts int64, from record.Offset) (Found, error) {
+	if t.Manifest() == nil {
+		return nothing, fmt.Errorf("%w: the manifest of %s-%d is not loaded yet", ErrTierUnavailable, t.p.topic, t.p.id.Partition)
+	}
+	o, at, err := t.history.FindTime(ctx, ts, from)
+	if err != nil {
+		return nothing, remoteError(ctx, err)
+	}
+	return Found{Offset: o, Timestamp: at, Epoch: record.NoEpoch}, nil
+}
+
+// maxTimestamp is the record with the largest timestamp of the remote log, as its entries say.
+func (t *Tier) maxTimestamp(ctx context.Context) (Found, error) {
+	m := t.Manifest()
+	if m == nil {
+		return nothing, fmt.Errorf("%w: the manifest of %s-%d is not loaded yet", ErrTierUnavailable, t.p.topic, t.p.id.Partition)
+	}
+	best := nothing
+	start := t.p.View().LogStart
+	for s, err := range m.All(ctx, t.parts.Store) {
+		if err != nil {
+			return nothing, remoteError(ctx, err)
+		}
+		if s.End > start && s.MaxTimestampOffset >= 0 && s.MaxTimestamp > best.Timestamp {
+			best = Found{Offset: s.MaxTimestampOffset, Timestamp: s.MaxTimestamp, Epoch: record.NoEpoch}
+		}
+	}
+	if best.Offset < 0 {
+		return nothing, nil
+	}
+	// The entry names the batch; the record is the first with that timestamp.
+	return t.findTime(ctx, best.Timestamp, max(best.Offset, start))
+}
+
+// epochs is the leader epoch history of the remote log.
+func (t *Tier) epochs() []record.EpochStart {
+	if m := t.Manifest(); m != nil {
+		return m.Epochs()
+	}
+	return nil
+}
+
+// bounds is the range [start, end) of the remote log; false while the manifest is not loaded.
+func (t *Tier) bounds() (start, end record.Offset, ok bool) {
+	m := t.Manifest()
+	if m == nil {
+		return 0, 0, false
+	}
+	return m.Start(), m.End(), true
+}
