@@ -25,7 +25,7 @@ type layer struct {
 
 const (
 	cmdReason     = "cmd wires everything together; within it node is importable by simulations and so must not know the command line"
-	ingestReason  = "ingest is the write path and the protocol: it knows cluster and tier, and is handed cache and compaction by cmd/node"
+	ingestReason  = "ingest is the write path and the protocol: it knows cluster, tier and, to run it, compaction (ingest/DESIGN.md), and is handed the cache by cmd/node"
 	clusterReason = "cluster decides who serves what; it keeps its own records through tier and must run without a broker"
 	tierReason    = "tier is the foundation, usable from a tool that reads the bucket alone: nothing above it may leak in"
 	cacheReason   = "the cache is a decorator of the object store: it must not know segments, manifests or brokers"
@@ -59,12 +59,13 @@ var layers = []layer{
 	{"cluster/group", 0, []string{"tier"}, clusterReason + "; a coordinator is a pure state machine and stands alone"},
 	{"cluster/txn", 0, []string{"tier"}, clusterReason + "; a coordinator is a pure state machine and stands alone"},
 
+	{"ingest/budget", 0, []string{"tier", "cluster", "ingest"}, ingestReason},
 	{"ingest/localstate", 0, []string{"tier", "cluster", "ingest"}, ingestReason},
 	{"ingest/hotlog", 1, []string{"tier", "cluster", "ingest"}, ingestReason},
 	{"ingest/producer", 1, []string{"tier", "cluster", "ingest"}, ingestReason},
 	{"ingest/replication", 1, []string{"tier", "cluster", "ingest"}, ingestReason},
-	{"ingest/partition", 2, []string{"tier", "cluster", "ingest"}, ingestReason},
-	{"ingest/broker", 3, []string{"tier", "cluster", "ingest"}, ingestReason},
+	{"ingest/partition", 2, []string{"tier", "compaction", "cluster", "ingest"}, ingestReason},
+	{"ingest/broker", 3, []string{"tier", "compaction", "cluster", "ingest"}, ingestReason},
 	{"ingest/kafka", 3, []string{"tier", "cluster", "ingest"}, ingestReason},
 
 	{"cmd/node", 0, []string{"cmd", "ingest", "cluster", "cache", "compaction", "tier"}, cmdReason},
