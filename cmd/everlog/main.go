@@ -16,7 +16,7 @@ import (
 func main() {
 	ctx, stop := interruptible(context.Background())
 	defer stop()
-	shell := &report.Shell{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Now: time.Now, Getenv: os.Getenv, Version: version()}
+	shell := &report.Shell{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Now: time.Now, Getenv: os.Getenv, Environ: os.Environ, Version: version()}
 	os.Exit(int(execute(ctx, shell, os.Args[1:])))
 }
 

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -95,6 +94,8 @@ type topicSink struct {
 	flags  *connect.Flags
 	client *kgo.Client
 	topic  string
+	ctx    context.Context // of all records: it ends when they stop arriving
+	watch  *connect.Patience
 
 	mu    sync.Mutex
 	err   error // the first that a record met
@@ -108,15 +109,16 @@ type acknowledged struct {
 }
 
 func newTopicSink(ctx context.Context, k *connect.Flags, topic string) (*topicSink, error) {
-	client, err := k.Client(ctx, kgo.DefaultProduceTopic(topic), kgo.RecordDeliveryTimeout(max(k.Timeout, time.Minute)), kgo.AllowAutoTopicCreation(),
-		kgo.ProducerBatchCompression(kgo.SnappyCompression()), kgo.UnknownTopicRetries(10))
+	client, err := k.Client(ctx, append(connect.DeliveryOptions(), kgo.DefaultProduceTopic(topic), kgo.ProducerBatchCompression(kgo.SnappyCompression()))...)
 	if err != nil {
 		return nil, err
 	}
-	return &topicSink{flags: k, client: client, topic: topic, parts: map[int32]*acknowledged{}}, nil
+	s := &topicSink{flags: k, client: client, topic: topic, parts: map[int32]*acknowledged{}}
+	s.ctx, s.watch = k.Watch(ctx)
+	return s, nil
 }
 
-func (s *topicSink) write(ctx context.Context, partition int32, offset record.Offset, timestamp int64, r *record.Record) error {
+func (s *topicSink) write(_ context.Context, partition int32, offset record.Offset, timestamp int64, r *record.Record) error {
 	headers, err := r.Headers()
 	if err != nil {
 		return err
@@ -128,7 +130,8 @@ func (s *topicSink) write(ctx context.Context, partition int32, offset record.Of
 	for _, h := range headers {
 		out.Headers = append(out.Headers, kgo.RecordHeader{Key: h.Key, Value: bytes.Clone(h.Value)})
 	}
-	s.client.Produce(ctx, out, func(_ *kgo.Record, err error) { s.end(partition, offset, err) })
+	s.watch.Sent()
+	s.client.Produce(s.ctx, out, func(_ *kgo.Record, err error) { s.end(partition, offset, err) })
 	return nil
 }
 
@@ -146,11 +149,16 @@ func (s *topicSink) begin(partition int32, offset record.Offset) error {
 }
 
 func (s *topicSink) end(partition int32, offset record.Offset, err error) {
+	s.watch.Arrived()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
-		if s.err == nil && !errors.Is(err, context.Canceled) {
+		if s.err == nil {
+			if cause := context.Cause(s.ctx); cause != nil {
+				err = cause
+			}
 			s.err = s.flags.Explain(err, `topic "`+s.topic+`"`, "")
+			s.watch.Stop(err)
 		}
 		return
 	}
@@ -179,13 +187,17 @@ func (s *topicSink) settled(partition int32, next record.Offset) record.Offset {
 
 func (s *topicSink) close(cause error) error {
 	defer s.client.Close()
-	ctx, cancel := context.WithCancel(context.Background())
+	defer s.watch.Close()
+	ctx, cancel := s.ctx, context.CancelFunc(func() {})
 	if cause != nil {
-		ctx, cancel = context.WithTimeout(context.Background(), settleWithin)
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(s.ctx), settleWithin)
 	}
 	defer cancel()
 	err := s.client.Flush(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return errors.Join(s.err, s.flags.Explain(err, `topic "`+s.topic+`"`, ""))
+	if s.err != nil {
+		return s.err
+	}
+	return s.flags.Explain(err, `topic "`+s.topic+`"`, "")
 }

@@ -70,7 +70,7 @@ func (k kafka) benchProduce(ctx context.Context, topic string, b benchProduceFla
 	if err := k.ensureTopic(ctx, topic, b.benchFlags); err != nil {
 		return err
 	}
-	options = append(options, kgo.RecordDeliveryTimeout(k.flags.Timeout+b.duration), kgo.ProducerBatchMaxBytes(int32(max(1<<20, size+1024))))
+	options = append(options, kgo.RecordDeliveryTimeout(max(k.flags.Timeout, time.Second)+b.duration), kgo.ProducerBatchMaxBytes(int32(max(1<<20, size+1024))))
 	return k.run(ctx, "produce", topic, b.benchFlags, func(ctx context.Context, n int, m *meter) error {
 		client, err := k.flags.Client(ctx, options...)
 		if err != nil {

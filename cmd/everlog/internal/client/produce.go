@@ -106,7 +106,7 @@ func (k kafka) produce(ctx context.Context, topic string, in io.Reader, p produc
 	if err != nil {
 		return err
 	}
-	options = append(options, kgo.AllowAutoTopicCreation(), kgo.ProducerLinger(produceLinger), kgo.RecordDeliveryTimeout(k.flags.Timeout), kgo.UnknownTopicRetries(10))
+	options = append(append(options, connect.DeliveryOptions()...), kgo.ProducerLinger(produceLinger))
 	if p.partition >= 0 || scanner.Has('p') {
 		options = append(options, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	}
@@ -165,17 +165,18 @@ type ledger struct {
 	mu    sync.Mutex
 	doc   writtenDoc
 	parts map[string]map[int32]*writtenPart
-	err   error // the first one
-	stop  context.CancelFunc
+	err   error // the first one; later ones follow from it
+	watch *connect.Patience
 }
 
 func (l *ledger) add(r *kgo.Record, err error) {
+	l.watch.Arrived()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
 		if l.err == nil {
 			l.err = err
-			l.stop()
+			l.watch.Stop(err)
 		}
 		return
 	}
@@ -195,14 +196,15 @@ func (l *ledger) add(r *kgo.Record, err error) {
 
 // pump sends what the scanner reads until its end, the first error, or an interrupt, and says what was acknowledged.
 func (k kafka) pump(ctx context.Context, client *kgo.Client, topic string, scanner *grammar.Scanner, made func(grammar.Record) *kgo.Record) error {
-	sending, stop := context.WithCancel(ctx)
-	defer stop()
-	l := &ledger{parts: map[string]map[int32]*writtenPart{}, stop: stop}
+	sending, watch := k.flags.Watch(ctx)
+	defer watch.Close()
+	l := &ledger{parts: map[string]map[int32]*writtenPart{}, watch: watch}
 	began := time.Now()
 	records := make(chan *kgo.Record, 1024)
 	read := make(chan error, 1)
 	go func() { read <- scan(sending, scanner, made, records) }()
 	for r := range until(sending, records) {
+		watch.Sent()
 		client.Produce(sending, r, l.add)
 	}
 	var readErr error
@@ -219,8 +221,8 @@ func (k kafka) pump(ctx context.Context, client *kgo.Client, topic string, scann
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case l.err != nil:
-		return k.flags.Explain(l.err, topicNamed(topic), "")
+	case context.Cause(sending) != nil:
+		return k.flags.Explain(context.Cause(sending), topicNamed(topic), "")
 	case readErr != nil:
 		return report.Errorf(report.Failed, "input: %w", readErr)
 	}

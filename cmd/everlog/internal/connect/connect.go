@@ -170,7 +170,7 @@ func (f *Flags) options() ([]kgo.Opt, error) {
 	options := []kgo.Opt{
 		kgo.SeedBrokers(f.Seeds()...),
 		kgo.ClientID("everlog"),
-		kgo.SoftwareNameAndVersion("everlog", f.shell.Version),
+		kgo.SoftwareNameAndVersion("everlog", softwareVersion(f.shell.Version)),
 		kgo.DialTimeout(f.Timeout),
 		kgo.RetryTimeout(f.Timeout),
 		kgo.DisableClientMetrics(),
@@ -199,6 +199,21 @@ func (f *Flags) options() ([]kgo.Opt, error) {
 		options = append(options, kgo.SASL(mechanism))
 	}
 	return options, nil
+}
+
+// softwareVersion makes a version fit for ApiVersions: brokers refuse clients whose version has other letters than these
+// (KIP-511), such as the + of a modified build.
+func softwareVersion(version string) string {
+	fit := strings.Trim(strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' {
+			return r
+		}
+		return '-'
+	}, version), "-.")
+	if fit == "" {
+		return "unknown"
+	}
+	return fit
 }
 
 func (f *Flags) tls() (*tls.Config, error) {

@@ -82,3 +82,11 @@ func TestSeeds(t *testing.T) {
 		t.Errorf("from the environment: %s", got)
 	}
 }
+
+func TestSoftwareVersion(t *testing.T) {
+	for in, want := range map[string]string{"1.2.3": "1.2.3", "v0.0.0-20261125+dirty": "v0.0.0-20261125-dirty", "": "unknown", "-.": "unknown", "1.0+": "1.0"} {
+		if got := softwareVersion(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}

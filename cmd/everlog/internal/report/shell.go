@@ -16,6 +16,7 @@ type Shell struct {
 	Out, Err io.Writer
 	Now      func() time.Time
 	Getenv   func(string) string
+	Environ  func() []string // all variables, NAME=VALUE; nil is none
 	Version  string
 
 	Output   string // --output

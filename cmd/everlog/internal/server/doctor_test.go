@@ -62,7 +62,7 @@ func results(t *testing.T, store object.Store, dir string, flags ...string) (map
 		}
 		return store, nil
 	}
-	p := program{shell: shell, environ: func() []string { return nil }, open: open}
+	p := program{shell: shell, open: open}
 	cmd := p.doctor()
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.SetArgs(append([]string{"--data-dir", dir, "--store", "mem://", "--listen", "127.0.0.1:0", "--advertise", "127.0.0.1:9092", "--http", "127.0.0.1:0"}, flags...))

@@ -31,18 +31,17 @@ type Open func(ctx context.Context, url string) (object.Store, error)
 // stopWithin is how long a clean stop may take; a container gets 120 s in deploy.
 const stopWithin = 110 * time.Second
 
-// Commands are dev, serve, config and doctor. environ is the process's environment.
-func Commands(shell *report.Shell, environ func() []string, start Start, open Open) []*cobra.Command {
-	p := program{shell, environ, start, open}
+// Commands are dev, serve, config and doctor.
+func Commands(shell *report.Shell, start Start, open Open) []*cobra.Command {
+	p := program{shell, start, open}
 	return []*cobra.Command{p.dev(), p.serve(), p.config(), p.doctor()}
 }
 
 // program is what the commands here share.
 type program struct {
-	shell   *report.Shell
-	environ func() []string
-	start   Start
-	open    Open
+	shell *report.Shell
+	start Start
+	open  Open
 }
 
 // sources are the flags from which settings are read.
@@ -79,7 +78,9 @@ func (s *sources) read(cmd *cobra.Command, p program, defaults map[string]string
 			return nil, err
 		}
 	}
-	l.environment(p.environ())
+	if p.shell.Environ != nil {
+		l.environment(p.shell.Environ())
+	}
 	for _, k := range keys {
 		if cmd.Flags().Changed(k.flag()) {
 			l.own[k.name] = value{*s.flags[k.name], "flag --" + k.flag()}
