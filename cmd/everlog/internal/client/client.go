@@ -1,8 +1,9 @@
-// Package client holds the commands that speak the Kafka protocol and so work against any Kafka cluster: topic, produce,
-// consume, bench. It knows nothing of the bucket and starts no broker. package main adds its commands to the tree.
+// Package client holds the commands that speak the Kafka protocol and so work against any Kafka cluster: topic, group,
+// produce, consume, bench. It knows nothing of the bucket and starts no broker. package main adds its commands to the tree.
 package client
 
 import (
+	"cmp"
 	"context"
 	"path"
 	"slices"
@@ -18,7 +19,7 @@ import (
 
 // Commands are the client half of the command tree.
 func Commands(shell *report.Shell) []*cobra.Command {
-	return []*cobra.Command{topicCommand(shell), produceCommand(shell), consumeCommand(shell), benchCommand(shell)}
+	return []*cobra.Command{topicCommand(shell), groupCommand(shell), produceCommand(shell), consumeCommand(shell), benchCommand(shell)}
 }
 
 // kafka is what every command here has: where to print, and where the cluster is.
@@ -107,16 +108,19 @@ type outcome struct {
 	err    error
 }
 
+// outcomes are those of a whole command. noun says what the items are; "" is topic.
 type outcomes struct {
-	V      int       `json:"v"`
-	Topics []outcome `json:"topics"`
+	V    int       `json:"v"`
+	List []outcome `json:"items"`
+
+	noun string
 }
 
 // Items are the lines of jsonl.
 func (o *outcomes) Items() []any {
-	items := make([]any, len(o.Topics))
-	for i := range o.Topics {
-		items[i] = o.Topics[i]
+	items := make([]any, len(o.List))
+	for i := range o.List {
+		items[i] = o.List[i]
 	}
 	return items
 }
@@ -129,25 +133,26 @@ func (o *outcomes) add(name, status string, err error) {
 			item.Kafka, item.Reason = e.Kafka, e.What
 		}
 	}
-	o.Topics = append(o.Topics, item)
+	o.List = append(o.List, item)
 }
 
 // print shows the outcomes and returns what the process should end with: the one error of a single item, or Partial.
 func (o *outcomes) print(shell *report.Shell) error {
 	o.V = 1
-	slices.SortFunc(o.Topics, func(a, b outcome) int { return strings.Compare(a.Name, b.Name) })
+	noun := cmp.Or(o.noun, "topic")
+	slices.SortFunc(o.List, func(a, b outcome) int { return strings.Compare(a.Name, b.Name) })
 	var failed []outcome
-	for _, item := range o.Topics {
+	for _, item := range o.List {
 		if item.err != nil {
 			failed = append(failed, item)
 		}
 	}
-	if len(failed) == 1 && len(o.Topics) == 1 && !shell.Printer().Structured() {
+	if len(failed) == 1 && len(o.List) == 1 && !shell.Printer().Structured() {
 		return failed[0].err
 	}
 	err := shell.Printer().Print(o, func(t *report.Table) {
-		t.Row("TOPIC", "STATUS")
-		for _, item := range o.Topics {
+		t.Row(strings.ToUpper(noun), "STATUS")
+		for _, item := range o.List {
 			status := item.Status
 			if item.err != nil {
 				status += ": " + item.err.Error()
@@ -158,12 +163,12 @@ func (o *outcomes) print(shell *report.Shell) error {
 	switch {
 	case err != nil || len(failed) == 0:
 		return err
-	case len(failed) == 1 && len(o.Topics) == 1:
+	case len(failed) == 1 && len(o.List) == 1:
 		return failed[0].err
-	case len(failed) == len(o.Topics):
-		return report.Errorf(report.CodeOf(failed[0].err), "all %d topics failed", len(failed))
+	case len(failed) == len(o.List):
+		return report.Errorf(report.CodeOf(failed[0].err), "all %d %ss failed", len(failed), noun)
 	default:
-		return report.Errorf(report.Partial, "%d of %d topics failed", len(failed), len(o.Topics))
+		return report.Errorf(report.Partial, "%d of %d %ss failed", len(failed), len(o.List), noun)
 	}
 }
 
@@ -172,6 +177,14 @@ const completionTimeout = 1500 * time.Millisecond
 
 // completeTopics offers topic names to the shell's completion.
 func (k kafka) completeTopics(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	return k.complete(cmd, args, prefix, func(ctx context.Context, admin *kadm.Client) ([]string, error) {
+		topics, err := admin.ListTopics(ctx)
+		return topics.Names(), err
+	})
+}
+
+// complete offers the names that a cluster lists, and nothing if it does not answer soon.
+func (k kafka) complete(cmd *cobra.Command, args []string, prefix string, list func(context.Context, *kadm.Client) ([]string, error)) ([]string, cobra.ShellCompDirective) {
 	k.flags.Timeout = completionTimeout
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
 	defer cancel()
@@ -180,17 +193,28 @@ func (k kafka) completeTopics(cmd *cobra.Command, args []string, prefix string) 
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	defer admin.Close()
-	topics, err := admin.ListTopics(ctx)
+	all, err := list(ctx, admin)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	var names []string
-	for _, name := range topics.Names() {
+	for _, name := range all {
 		if strings.HasPrefix(name, prefix) && !slices.Contains(args, name) {
 			names = append(names, name)
 		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeGroups completes the first argument of a command on groups.
+func (k kafka) completeGroups(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 1 && cmd.Name() == "seek" {
+		return k.completeTopics(cmd, args, prefix)
+	}
+	return k.complete(cmd, args, prefix, func(ctx context.Context, admin *kadm.Client) ([]string, error) {
+		groups, err := admin.ListGroups(ctx)
+		return groups.Groups(), err
+	})
 }
 
 // completeTopic completes the first argument only.
