@@ -31,6 +31,9 @@ func banner(shell *report.Shell, s Settings, took time.Duration) error {
 		at = " -b " + s.Advertise
 	}
 	shell.Notef("  Try       echo hello | everlog produce demo%s     everlog consume demo -o start%s", at, at)
+	if strings.HasPrefix(s.Store, "file://") {
+		shell.Notef("            everlog tier ls %s", showURL(s.Store))
+	}
 	durability := "fsync before every acknowledgement"
 	if broker.FlushOS {
 		durability = "no fsync (flush=os)"

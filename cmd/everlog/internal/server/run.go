@@ -188,6 +188,9 @@ func showURL(raw string) string {
 	if err != nil {
 		return "(unreadable URL)"
 	}
+	if u.User == nil && u.RawQuery == "" {
+		return raw
+	}
 	if u.User != nil {
 		u.User = url.User(u.User.Username())
 	}
