@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -59,7 +60,7 @@ func (s *sources) add(cmd *cobra.Command, file bool, defaults map[string]string)
 		if d, ok := defaults[k.name]; ok {
 			fallback = d
 		}
-		s.flags[k.name] = cmd.Flags().String(k.flag(), fallback, k.doc)
+		s.flags[k.name] = cmd.Flags().String(k.flag(), fallback, strings.TrimSuffix(k.doc, "."))
 	}
 	cmd.Flags().StringArrayVar(&s.sets, "set", nil, "broker setting NAME=VALUE, by Kafka's name; everlog config explain NAME tells about one")
 	if file {
