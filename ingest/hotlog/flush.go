@@ -21,8 +21,8 @@ func (l *Log) flush() {
 	l.syncing.Lock()
 	defer l.syncing.Unlock()
 	l.queued.Store(false) // from here on an append asks for another flush
-	target, table, ok := l.plan()
-	if !ok {
+	target, active, table := l.plan()
+	if len(l.work) == 0 {
 		return
 	}
 	for _, s := range l.work {
@@ -30,8 +30,8 @@ func (l *Log) flush() {
 			l.fail(err)
 			return
 		}
-		if s.trailer == nil {
-			break // the active one, which is the last
+		if s == active {
+			break // if it has been rolled meanwhile, more may have been appended to it: it is for the next flush to seal
 		}
 		l.advance(s.end)
 		if err := l.seal(s); errors.Is(err, vfs.ErrNoSpace) {
@@ -52,16 +52,16 @@ func (l *Log) flush() {
 	l.state.Checkpoint(c)
 }
 
-// plan collects in l.work the segments with something to sync, in order, and returns the offset that will be durable
-// then, and the block table to store with it if it is time for one.
-func (l *Log) plan() (target record.Offset, table *segment.Footer, ok bool) {
+// plan collects in l.work the segments with something to sync, in order, the active one last. It returns the offset that
+// will be durable then, the active segment of now, and the block table to store if it is time for one.
+func (l *Log) plan() (target record.Offset, active *seg, table *segment.Footer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.work = l.work[:0]
 	if l.closed || l.failed.Load() != nil || l.damaged != nil {
-		return 0, nil, false
+		return 0, nil, nil
 	}
 	target = l.End()
-	l.work = l.work[:0]
 	for _, s := range l.segs {
 		if !s.sealed {
 			l.work = append(l.work, s)
@@ -74,7 +74,7 @@ func (l *Log) plan() (target record.Offset, table *segment.Footer, ok bool) {
 			l.tableDone = s.builder.Position()
 		}
 	}
-	return target, table, len(l.work) > 0
+	return target, l.active, table
 }
 
 // syncData syncs the records of a segment, and before its first ones its name.

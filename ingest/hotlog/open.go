@@ -89,6 +89,8 @@ func (r *recovery) checkpoint() error {
 			return err
 		}
 	}
-	r.l.state.Checkpoint(localstate.Checkpoint{Base: r.active.base, Durable: r.next})
+	if !r.nothingNew() {
+		r.l.state.Checkpoint(localstate.Checkpoint{Base: r.active.base, Durable: r.next})
+	}
 	return nil
 }

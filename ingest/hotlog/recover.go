@@ -353,7 +353,9 @@ func (r *recovery) describes(t *segment.Footer, f *found) bool {
 }
 
 func (r *recovery) makeActive(f *found, b *segment.Builder) {
-	s := &seg{base: f.base, file: f.file.pin(), builder: b, newFile: true}
+	s := &seg{base: f.base, file: f.file.pin(), builder: b}
+	// A name is synced before the first record behind it counts: without one nothing vouches for it.
+	s.newFile = b.Next() == f.base
 	if b.Next() > f.base {
 		if info, err := r.l.fs.Stat(r.l.name(f.base)); err == nil {
 			s.created = info.Modified
@@ -377,9 +379,17 @@ func (r *recovery) rebuild(f *found, b *segment.Builder) error {
 	return nil
 }
 
+// nothingNew reports whether the checkpoint vouches for all that was found, as after a clean end: a broker with thousands of
+// idle logs then starts without an fsync.
+func (r *recovery) nothingNew() bool {
+	c := r.saved.Checkpoint
+	return r.next == c.Durable && r.active.base == c.Base && c.Durable > r.saved.Start &&
+		r.out.Damaged == nil && r.out.CutBytes == 0 && !r.removed && r.saved.Cut == localstate.NoCut
+}
+
 // sync makes durable all that was found, before it counts: files that no checkpoint vouches for, and names.
 func (r *recovery) sync() error {
-	if !r.dirExists {
+	if !r.dirExists || r.nothingNew() {
 		return nil
 	}
 	for i := range r.found {
@@ -392,9 +402,5 @@ func (r *recovery) sync() error {
 		}
 	}
 	r.l.newDir = true // for all that is known
-	if err := r.l.syncNames(); err != nil {
-		return err
-	}
-	r.active.newFile = false
-	return nil
+	return r.l.syncNames()
 }

@@ -3,6 +3,7 @@ package hotlog
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 
 	"github.com/everlog/everlog/tier/record"
@@ -151,10 +152,15 @@ func (l *Log) Scan(from, to record.Offset, fn func(record.Batch) error) error {
 			return nil
 		}
 		var failed error
+		next = s.First
 		stopped, reason, err := walk(s.file, s.Position, s.Position+s.Size, func(b record.Batch, _ int64) error {
 			if err := b.Verify(); err != nil {
 				return err
 			}
+			if b.BaseOffset() != next { // not under the CRC
+				return fmt.Errorf("batch says it begins at %d, not at %d", b.BaseOffset(), next)
+			}
+			next = b.NextOffset()
 			failed = fn(b)
 			return failed
 		})
@@ -164,9 +170,11 @@ func (l *Log) Scan(from, to record.Offset, fn func(record.Batch) error) error {
 			return err
 		case failed != nil:
 			return failed
-		case reason != nil || stopped != s.Position+s.Size:
+		case reason != nil || stopped != s.Position+s.Size || next != s.Next:
+			if reason == nil {
+				reason = io.ErrUnexpectedEOF
+			}
 			return fmt.Errorf("%w: [%d, %d) at position %d: %w", ErrDamaged, s.First, s.Next, stopped, reason)
 		}
-		next = s.Next
 	}
 }
