@@ -1,0 +1,156 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/everlog/everlog/cache"
+	"github.com/everlog/everlog/cluster/controller"
+	"github.com/everlog/everlog/cluster/lease"
+	"github.com/everlog/everlog/cluster/metadata"
+	"github.com/everlog/everlog/compaction"
+	"github.com/everlog/everlog/ingest/broker"
+	"github.com/everlog/everlog/ingest/kafka"
+	"github.com/everlog/everlog/ingest/localstate"
+	"github.com/everlog/everlog/ingest/partition"
+	"github.com/everlog/everlog/tier/manifest"
+	"github.com/everlog/everlog/tier/object"
+	"github.com/everlog/everlog/tier/record"
+	"github.com/everlog/everlog/tier/ship"
+)
+
+// registerRetry is how often a broker that started without the store asks whether it is back.
+const registerRetry = 2 * time.Second
+
+// cachedPages is how many pages of old manifest entries a broker keeps decoded, about 0.9 MB each.
+const cachedPages = 16
+
+// imageName is where the newest metadata image is kept locally.
+const imageName = "metadata-image"
+
+// imageCache keeps the newest image in the local state, so that a broker starts while the store is away.
+type imageCache struct{ state *localstate.Store }
+
+// Load implements metadata.Cache.
+func (c imageCache) Load() ([]byte, error) { return c.state.Get(imageName) }
+
+// Save implements metadata.Cache.
+func (c imageCache) Save(image []byte) error { return c.state.Set(imageName, image) }
+
+// expected reports whether an error of the store is an answer rather than a failure.
+func expected(err error) bool {
+	return errors.Is(err, object.ErrNotFound) || errors.Is(err, object.ErrPrecondition) || errors.Is(err, context.Canceled)
+}
+
+// join enters the cluster, registers this process, and starts the replicas. run is the context of what goes on afterwards.
+func (n *Node) join(ctx, run context.Context, g *group) error {
+	var err error
+	if n.meta, err = metadata.Open(ctx, n.store, metadata.Options{Cache: imageCache{n.state}, Log: n.log}); err != nil {
+		return fmt.Errorf("join the cluster at %s: %w", n.store, err)
+	}
+	disk := n.state.DiskID()
+	registration := controller.Registration{ID: n.opts.NodeID, DiskID: hex.EncodeToString(disk[:]), Rack: n.config.Text("broker.rack")}
+	if registration.Host, registration.Port, err = n.advertised(); err != nil {
+		return err
+	}
+	l, err := lease.New(n.store, lease.Options{Name: "controller", Holder: registration.DiskID, Address: n.kafka.Addr().String(), Log: n.log})
+	if err != nil {
+		return fmt.Errorf("controller lease: %w", err)
+	}
+	n.control = controller.New(n.meta, l, n.config, controller.Options{BrokerID: n.opts.NodeID, Log: n.log})
+	g.run(func() error { return l.Run(run) })
+	g.run(func() error { return n.control.Run(run) })
+	g.run(func() error { return n.meta.Follow(run) })
+	local, err := n.register(ctx, run, registration, g)
+	if err != nil {
+		return err
+	}
+	return n.startBroker(ctx, run, local, g)
+}
+
+// register commits this process to the metadata log. If the store is away, the broker starts from what it knew: it leads
+// the partitions that nobody else can lead, in epochs of its own, which are committed once the store is back.
+func (n *Node) register(ctx, run context.Context, r controller.Registration, g *group) (map[controller.Partition]record.LeaderEpoch, error) {
+	var err error
+	if !n.meta.Stale() {
+		if _, err = n.control.RegisterBroker(ctx, r); err == nil {
+			return nil, n.saveLocalEpochs(nil)
+		}
+		if !errors.Is(err, controller.ErrUnavailable) {
+			return nil, fmt.Errorf("register broker %d: %w", r.ID, err)
+		}
+	}
+	local, lerr := n.leadLocally(r)
+	if lerr != nil {
+		return nil, lerr
+	}
+	if local == nil {
+		return nil, fmt.Errorf("register broker %d: %w", r.ID, errors.Join(err, errNoImage))
+	}
+	n.log.Warn("the object store cannot be reached; starting with what is on this disk", "partitions", len(local))
+	r.LocalEpochs = local
+	g.run(func() error { return n.registerLater(run, r) })
+	return local, nil
+}
+
+var errNoImage = errors.New("the object store cannot be reached, and this disk does not know the cluster")
+
+// registerLater registers the broker when the store is back.
+func (n *Node) registerLater(ctx context.Context, r controller.Registration) error {
+	for {
+		_, err := n.control.RegisterBroker(ctx, r)
+		switch {
+		case err == nil:
+			n.log.Info("the object store is back; this broker is registered")
+			if err := n.saveLocalEpochs(nil); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case !errors.Is(err, controller.ErrUnavailable) && !errors.Is(err, controller.ErrNotController):
+			return fmt.Errorf("register broker %d: %w", r.ID, err)
+		}
+		select {
+		case <-time.After(registerRetry):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// startBroker makes the broker of its parts and opens its replicas.
+func (n *Node) startBroker(ctx, run context.Context, local map[controller.Partition]record.LeaderEpoch, g *group) error {
+	scratch := filepath.Join(n.opts.DataDir, "scratch")
+	if err := ship.CleanScratch(n.fs, scratch); err != nil {
+		return fmt.Errorf("scratch directory: %w", err)
+	}
+	data := object.Retry(n.store, object.RetryOptions{})
+	n.cache = cache.New(data, n.cacheOptions())
+	n.deleter = compaction.NewDeleter(data, 0, nil)
+	tier := partition.TierParts{Store: data, Pages: manifest.NewPageCache(cachedPages), Deleter: n.deleter, FS: n.fs, Scratch: scratch, Logger: n.log,
+		Limiter: ship.NewLimiter(n.config.TierUploadThreads, ship.PaceOptions{Full: float64(n.config.TierUploadBytesPerSecond)})}
+	tier.History = newHistories(data, n.cache, tier.Pages)
+	n.broker = broker.New(broker.Parts{FS: n.fs, Dir: n.opts.DataDir, State: n.state, Tier: tier, Metadata: n.meta, Controller: n.control, Config: n.config},
+		broker.Options{ID: n.opts.NodeID, Logger: n.log, OnFatal: n.fail, LocalEpochs: local, ObserveSync: n.metrics.observeSync})
+	if err := n.broker.Start(ctx); err != nil {
+		return fmt.Errorf("start replicas: %w", err)
+	}
+	n.server = kafka.New(n.broker, kafka.Options{MaxRequestBytes: int32(n.config.SocketRequestMax), MaxConnections: n.config.MaxConnections, IdleTimeout: n.config.ConnectionsMaxIdle,
+		FetchSessions: int(n.config.Int("max.incremental.fetch.session.cache.slots")), FetchMaxBytes: int32(n.config.FetchMaxBytes), Logger: n.log, Observe: n.metrics.observeRequest})
+	g.run(func() error { return n.deleter.Run(run) })
+	return nil
+}
+
+func (n *Node) cacheOptions() cache.Options {
+	o := cache.Options{MemoryBytes: n.config.CacheMemoryBytes}
+	if n.config.CacheDiskBytes > 0 {
+		o.Disk, o.Dir, o.DiskBytes = n.fs, filepath.Join(n.opts.DataDir, "cache"), n.config.CacheDiskBytes
+	}
+	return o
+}

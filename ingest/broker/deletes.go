@@ -1,0 +1,115 @@
+package broker
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/everlog/everlog/ingest/partition"
+	"github.com/everlog/everlog/tier/manifest"
+	"github.com/everlog/everlog/tier/record"
+	"github.com/everlog/everlog/tier/segment"
+)
+
+// pendingName holds the remote logs whose topic is deleted and whose objects may not all be gone: the work goes on
+// after a restart.
+const pendingName = "remote-deletes"
+
+// pendingDelete is one of them.
+type pendingDelete struct {
+	Cluster   string             `json:"cluster"` // 32 hexadecimal digits
+	Topic     record.TopicID     `json:"topic"`
+	Partition int32              `json:"partition"`
+	Epoch     record.LeaderEpoch `json:"epoch"`
+}
+
+// deletes guards the list under pendingName.
+type deletes struct {
+	mu   sync.Mutex
+	list []pendingDelete
+}
+
+func (b *Broker) saveDeletesLocked() error {
+	p, err := json.Marshal(b.deleting.list)
+	if err != nil {
+		return err
+	}
+	return b.State.Set(pendingName, p)
+}
+
+// deleteRemote begins to delete a remote log in the background; a restart goes on with it.
+func (b *Broker) deleteRemote(id segment.Identity, epoch record.LeaderEpoch) {
+	d := pendingDelete{Cluster: hex.EncodeToString(id.Cluster[:]), Topic: id.Topic, Partition: id.Partition, Epoch: epoch}
+	b.deleting.mu.Lock()
+	b.deleting.list = append(b.deleting.list, d)
+	if err := b.saveDeletesLocked(); err != nil {
+		b.log.Error("a deleted topic's remote log may be left over after a restart", "topic_id", id.Topic, "partition", id.Partition, "err", err)
+	}
+	b.deleting.mu.Unlock()
+	b.tiers.mu.Lock()
+	defer b.tiers.mu.Unlock()
+	if ctx := b.tiers.ctx; ctx != nil && ctx.Err() == nil {
+		b.tiers.wg.Go(func() { b.deleteNow(ctx, d) })
+	}
+}
+
+// finishDeletes goes on with what an earlier run began.
+func (b *Broker) finishDeletes(ctx context.Context, wg *sync.WaitGroup) {
+	p, err := b.State.Get(pendingName)
+	if err == nil && len(p) > 0 {
+		b.deleting.mu.Lock()
+		err = json.Unmarshal(p, &b.deleting.list)
+		list := b.deleting.list
+		b.deleting.mu.Unlock()
+		for _, d := range list {
+			wg.Go(func() { b.deleteNow(ctx, d) })
+		}
+	}
+	if err != nil {
+		b.log.Error("the list of deleted remote logs cannot be read", "err", err)
+	}
+}
+
+func (b *Broker) deleteNow(ctx context.Context, d pendingDelete) {
+	for wait := restoreRetry; ctx.Err() == nil; wait = min(2*wait, retryAtMost) {
+		err := b.deleteOnce(ctx, d)
+		if err == nil {
+			b.deleted(d)
+			return
+		}
+		b.log.Warn("a deleted topic's remote log is not gone yet", "topic_id", d.Topic, "partition", d.Partition, "err", err)
+		sleep(ctx, wait+time.Duration(d.Partition%10)*time.Millisecond)
+	}
+}
+
+func (b *Broker) deleteOnce(ctx context.Context, d pendingDelete) error {
+	id := segment.Identity{Topic: d.Topic, Partition: d.Partition}
+	if n, err := hex.Decode(id.Cluster[:], []byte(d.Cluster)); err != nil || n != len(id.Cluster) {
+		return fmt.Errorf("cluster id %q of a pending delete", d.Cluster)
+	}
+	log, err := manifest.Open(ctx, b.Tier.Store, id, manifest.Options{Pages: b.Tier.Pages})
+	if err != nil {
+		return err
+	}
+	if log.Manifest().Version() == 0 {
+		return nil // nothing was ever shipped
+	}
+	return partition.DeleteRemote(ctx, log, b.Tier)
+}
+
+func (b *Broker) deleted(d pendingDelete) {
+	b.deleting.mu.Lock()
+	defer b.deleting.mu.Unlock()
+	for i, x := range b.deleting.list {
+		if x == d {
+			b.deleting.list = append(b.deleting.list[:i:i], b.deleting.list[i+1:]...)
+			break
+		}
+	}
+	if err := b.saveDeletesLocked(); err != nil {
+		b.log.Error("the list of deleted remote logs cannot be kept", "err", err)
+	}
+}

@@ -1,0 +1,122 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// API keys that the code names.
+const (
+	keyProduce     int16 = 0
+	keyFetch       int16 = 1
+	keyApiVersions int16 = 18
+)
+
+// api is one row of the table of what is served.
+type api struct {
+	min, max int16
+	// advertisedMin is min, except for Produce (librdkafka below 2.11.1 sends uncompressed if it is not 0: KAFKA-18659).
+	advertisedMin int16
+	handle        func(s *Server, ctx context.Context, c *call, body []byte) error
+}
+
+// serve makes a row of a handler for one of kmsg's requests. The handler runs on the reader goroutine. An error closes
+// the connection.
+func serve[R kmsg.Request](min, max int16, handler func(s *Server, ctx context.Context, c *call, req R) (kmsg.Response, error)) api {
+	return api{min: min, max: max, advertisedMin: min, handle: func(s *Server, ctx context.Context, c *call, body []byte) error {
+		req := kmsg.RequestForKey(c.key).(R)
+		req.SetVersion(c.version)
+		if err := req.ReadFrom(body); err != nil {
+			return fmt.Errorf("%w: %s v%d from client %q: %w", errMalformed, kmsg.NameForKey(c.key), c.version, c.clientID, err)
+		}
+		resp, err := handler(s, ctx, c, req)
+		if err != nil {
+			return err
+		}
+		if resp != nil {
+			c.reply = newMessage(resp)
+		}
+		return nil
+	}}
+}
+
+// apis is every API served, by key. It is filled by init so that the ApiVersions handler can read it.
+var apis map[int16]api
+
+func init() {
+	apis = map[int16]api{
+		keyProduce:     {min: 3, max: 13, advertisedMin: 0, handle: (*Server).produce},
+		keyFetch:       serve(4, 18, (*Server).fetch),
+		2:              serve(1, 11, (*Server).listOffsets),
+		3:              serve(0, 13, (*Server).metadata),
+		10:             serve(0, 6, (*Server).findCoordinator),
+		keyApiVersions: serve(0, 4, (*Server).apiVersions),
+		19:             serve(2, 7, (*Server).createTopics),
+		20:             serve(1, 6, (*Server).deleteTopics),
+		21:             serve(0, 2, (*Server).deleteRecords),
+		22:             serve(0, 5, (*Server).initProducerID),
+		23:             serve(2, 4, (*Server).offsetForLeaderEpoch),
+		32:             serve(1, 4, (*Server).describeConfigs),
+		33:             serve(0, 2, (*Server).alterConfigs),
+		35:             serve(1, 4, (*Server).describeLogDirs),
+		37:             serve(0, 3, (*Server).createPartitions),
+		44:             serve(0, 1, (*Server).incrementalAlterConfigs),
+		60:             serve(0, 2, (*Server).describeCluster),
+		75:             serve(0, 0, (*Server).describeTopicPartitions),
+	}
+}
+
+// flexibleRequest reports whether a request's header is version 2, with tagged fields.
+func flexibleRequest(key, version int16) bool {
+	r := kmsg.RequestForKey(key)
+	if r == nil {
+		return false
+	}
+	r.SetVersion(version)
+	return r.IsFlexible()
+}
+
+// flexibleResponse reports whether a response's header has tagged fields; ApiVersions' never has (KIP-511).
+func flexibleResponse(key, version int16) bool {
+	return key != keyApiVersions && flexibleRequest(key, version)
+}
+
+// dispatch decodes the header of c and runs its handler. What cannot be served sets c.hangUp.
+func (s *Server) dispatch(ctx context.Context, c *call) {
+	if err := s.handle(ctx, c); err != nil {
+		c.hangUp = err
+	}
+}
+
+func (s *Server) handle(ctx context.Context, c *call) error {
+	a, known := apis[c.key]
+	if !known {
+		return fmt.Errorf("%w: API key %d is not served", errMalformed, c.key)
+	}
+	if c.key == keyApiVersions && (c.version < a.min || c.version > a.max) {
+		c.reply = newMessage(unsupportedApiVersions())
+		return nil
+	}
+	if c.version < a.min || c.version > a.max {
+		return fmt.Errorf("%w: %s version %d is not served, %d to %d are", errMalformed, kmsg.NameForKey(c.key), c.version, a.min, a.max)
+	}
+	r := wireReader{p: c.frame.p[8:]}
+	id, _ := r.nullableString(false)
+	if r.err == nil {
+		r.tags(flexibleRequest(c.key, c.version))
+	}
+	if r.err != nil {
+		return fmt.Errorf("%w: header of %s v%d", errMalformed, kmsg.NameForKey(c.key), c.version)
+	}
+	if c.conn.clientID != string(id) {
+		c.conn.clientID = string(id)
+	}
+	c.clientID = c.conn.clientID
+	return a.handle(s, ctx, c, r.p)
+}
+
+// millis is d in whole milliseconds, as the protocol has durations.
+func millis(d time.Duration) int32 { return int32(d / time.Millisecond) }

@@ -1,0 +1,206 @@
+package kafka
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// readBufferSize lets small requests arrive in one system call; large frames bypass it.
+const readBufferSize = 8 << 10
+
+// conn is one client connection.
+type conn struct {
+	server *Server
+	net    net.Conn
+	// queue holds the requests read and not yet answered, in order. The reader sends, the writer receives.
+	queue chan *call
+
+	// Of the reader goroutine alone:
+	clientID       string // as the last request gave it
+	clientSoftware string // by ApiVersions v3+
+}
+
+// call is one request, from frame to response.
+type call struct {
+	conn        *conn
+	key         int16
+	version     int16
+	correlation int32
+	clientID    string
+	started     time.Time
+
+	// frame holds the request; the reader releases it when the handler returns, unless the handler took it over.
+	frame *buffer
+
+	// finish, if set, waits for what the response needs; the writer runs it. It returns ctx's error when the connection ends.
+	finish func(ctx context.Context) error
+	// reply is the response; nil means that none is sent (Produce with acks=0).
+	reply reply
+	// hangUp closes the connection after this request instead of answering it; the reason is logged.
+	hangUp error
+	// throttle mutes the connection for so long after the request (KIP-219).
+	throttle time.Duration
+}
+
+// reply is a response that can be written to a connection.
+type reply interface {
+	// write sends the body after the header; w has the frame's length computed from size.
+	size() int
+	write(w *responseWriter) error
+	// done is called once, whether or not the response was written.
+	done()
+}
+
+func newConn(s *Server, nc net.Conn) *conn {
+	return &conn{server: s, net: nc, queue: make(chan *call, maxInFlight)}
+}
+
+// run serves the connection until the client leaves, ctx ends, or a request cannot be answered.
+func (c *conn) run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = c.net.Close() })
+	defer stop()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer cancel() // a failed write ends the reader too
+		if err := c.writeLoop(ctx); err != nil && ctx.Err() == nil {
+			c.logEnd(err)
+		}
+	})
+	if err := c.readLoop(ctx); err != nil && ctx.Err() == nil {
+		c.logEnd(err)
+	}
+	close(c.queue)
+	wg.Wait()
+}
+
+// logEnd says why a connection ended, unless the client simply left.
+func (c *conn) logEnd(err error) {
+	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || isReset(err) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return
+	}
+	c.server.log.Warn("connection closed", "remote", c.net.RemoteAddr().String(), "client", c.clientID, "err", err)
+}
+
+func (c *conn) readLoop(ctx context.Context) error {
+	r := bufio.NewReaderSize(c.net, readBufferSize)
+	for {
+		if err := c.net.SetReadDeadline(time.Now().Add(c.server.opts.IdleTimeout)); err != nil {
+			return err
+		}
+		req, err := c.readFrame(ctx, r)
+		if err != nil {
+			return err
+		}
+		bytes := int64(len(req.frame.p))
+		c.server.dispatch(ctx, req)
+		if req.frame != nil {
+			req.frame.release()
+			req.frame = nil
+		}
+		c.server.memory.Release(bytes)
+		throttle, hangUp := req.throttle, req.hangUp // the writer owns req once it is queued
+		select {
+		case c.queue <- req:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if hangUp != nil {
+			return hangUp
+		}
+		if throttle > 0 {
+			select {
+			case <-time.After(throttle):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+}
+
+// readFrame reads one request, its size checked and its memory reserved before any of it is read.
+func (c *conn) readFrame(ctx context.Context, r *bufio.Reader) (*call, error) {
+	head, err := r.Peek(4 + 8) // size, API key, version, correlation id
+	if err != nil {
+		if len(head) > 0 && errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("%w: %d bytes, then the end", errMalformed, len(head))
+		}
+		return nil, err
+	}
+	size := int32(binary.BigEndian.Uint32(head))
+	req := &call{conn: c, key: int16(binary.BigEndian.Uint16(head[4:])), version: int16(binary.BigEndian.Uint16(head[6:])), correlation: int32(binary.BigEndian.Uint32(head[8:]))}
+	limit := c.server.opts.MaxRequestBytes
+	if req.key != keyProduce {
+		limit = min(limit, maxControlFrame)
+	}
+	if size < 8 || size > limit {
+		return nil, fmt.Errorf("%w: request (API key %d) of %d bytes, allowed are 8 to %d", errMalformed, req.key, size, limit)
+	}
+	if err := c.server.memory.Acquire(ctx, int64(size)); err != nil {
+		return nil, err
+	}
+	_, _ = r.Discard(4) // peeked before
+	req.frame = getBuffer(int(size))
+	if _, err := io.ReadFull(r, req.frame.p); err != nil {
+		req.frame.release()
+		c.server.memory.Release(int64(size))
+		return nil, err
+	}
+	req.started = time.Now()
+	return req, nil
+}
+
+// writeLoop answers the queued requests in order.
+func (c *conn) writeLoop(ctx context.Context) error {
+	w := newResponseWriter(c.net)
+	defer w.close()
+	var failed error
+	for req := range c.queue {
+		if failed == nil {
+			failed = c.answer(ctx, w, req)
+		}
+		if req.reply != nil {
+			req.reply.done()
+		}
+		if failed != nil {
+			_ = c.net.Close() // the reader ends; what is queued is drained so that replies give back what they hold
+		}
+	}
+	return failed
+}
+
+func (c *conn) answer(ctx context.Context, w *responseWriter, req *call) error {
+	if req.finish != nil {
+		if len(c.queue) == 0 || req.key == keyFetch {
+			if err := w.flush(); err != nil { // nothing already answered waits behind what is not ready
+				return err
+			}
+		}
+		if err := req.finish(ctx); err != nil {
+			return err
+		}
+	}
+	if req.hangUp != nil {
+		_ = w.flush()
+		return req.hangUp
+	}
+	if req.reply != nil {
+		if err := w.frame(req); err != nil {
+			return err
+		}
+	}
+	c.server.opts.Observe(req.key, time.Since(req.started))
+	if len(c.queue) == 0 {
+		return w.flush()
+	}
+	return nil
+}
