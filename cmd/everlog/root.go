@@ -7,8 +7,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/everlog/everlog/cmd/everlog/internal/bucket"
 	"github.com/everlog/everlog/cmd/everlog/internal/client"
 	"github.com/everlog/everlog/cmd/everlog/internal/report"
+	"github.com/everlog/everlog/cmd/everlog/internal/server"
 )
 
 // execute runs one command line and gives the exit code.
@@ -53,6 +55,8 @@ func rootCommand(shell *report.Shell) *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(helpCommand())
 	root.AddCommand(client.Commands(shell)...)
+	root.AddCommand(server.Commands(shell, startNode, openStore)...)
+	root.AddCommand(bucket.Commands(shell, openStore, bucket.FromMetadata)...)
 	root.AddCommand(versionCommand(shell), completionCommand(shell), exitCodesTopic())
 	report.Tree(root)
 	return root

@@ -53,6 +53,8 @@ func (f *Flags) Explain(err error, thing, message string) error {
 			WithHint("--timeout waits longer; everlog doctor -b %s looks at the brokers", strings.Join(f.Seeds(), ","))
 	case isNetwork(err):
 		return f.unreachable(err)
+	case strings.Contains(err.Error(), "broker is too old"): // the library's error for it has no name outside
+		return &report.Error{Code: report.Failed, What: thing + ": the brokers at " + strings.Join(f.Seeds(), ",") + " do not know this request", Kafka: kerr.UnsupportedVersion.Message, Cause: err}
 	}
 	return &report.Error{Code: report.Failed, What: fmt.Sprintf("%s: %v", thing, err), Cause: err}
 }

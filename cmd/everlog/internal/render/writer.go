@@ -3,9 +3,10 @@
 package render
 
 import (
+	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"io"
+	"strconv"
 	"unicode/utf8"
 
 	"github.com/everlog/everlog/cmd/everlog/internal/grammar"
@@ -29,7 +30,7 @@ func NewWriter(w io.Writer, shell *report.Shell, format string) (Writer, error) 
 		if format != "" {
 			return nil, report.Usagef("--format and --output %s exclude each other", output)
 		}
-		return &jsonWriter{enc: newEncoder(w)}, nil
+		return &jsonWriter{w: w}, nil
 	case "raw":
 		return &textWriter{w: w, format: mustFormat("%v")}, nil
 	case "", "text", "table":
@@ -43,12 +44,6 @@ func NewWriter(w io.Writer, shell *report.Shell, format string) (Writer, error) 
 		return &textWriter{w: w, format: f}, nil
 	}
 	return nil, report.Usagef("--output %q cannot hold records", output).WithHint("one of text, raw, jsonl")
-}
-
-func newEncoder(w io.Writer) *json.Encoder {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	return enc
 }
 
 func mustFormat(s string) *grammar.Format {
@@ -71,47 +66,80 @@ func (t *textWriter) Write(r *grammar.Record) error {
 	return err
 }
 
-// line is one record in JSON. Bytes that are UTF-8 stand as text, others in base64 under a name that says so.
-type line struct {
-	V         int       `json:"v"`
-	Topic     string    `json:"topic"`
-	Partition int32     `json:"partition"`
-	Offset    int64     `json:"offset"`
-	Timestamp string    `json:"timestamp"`
-	Key       *string   `json:"key"`
-	KeyB64    string    `json:"key_base64,omitempty"`
-	Value     *string   `json:"value"`
-	ValueB64  string    `json:"value_base64,omitempty"`
-	Headers   []jHeader `json:"headers,omitempty"`
+// jsonWriter writes a record as one line of JSON with the fields v, topic, partition, offset, timestamp, key, value and, if
+// there are any, headers. Bytes that are UTF-8 stand as text, others in base64 in a field whose name says so; null is null.
+// It builds the line by hand: through encoding/json a replay is bound by reflection and not by the store.
+type jsonWriter struct {
+	w   io.Writer
+	buf []byte
 }
-
-type jHeader struct {
-	Key      string  `json:"key"`
-	Value    *string `json:"value"`
-	ValueB64 string  `json:"value_base64,omitempty"`
-}
-
-type jsonWriter struct{ enc *json.Encoder }
 
 func (j *jsonWriter) Write(r *grammar.Record) error {
-	l := line{V: 1, Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Timestamp: grammar.FormatTime(r.Timestamp)}
-	l.Key, l.KeyB64 = text(r.Key)
-	l.Value, l.ValueB64 = text(r.Value)
-	for _, h := range r.Headers {
-		v, b64 := text(h.Value)
-		l.Headers = append(l.Headers, jHeader{h.Key, v, b64})
+	b := append(j.buf[:0], `{"v":1,"topic":`...)
+	b = appendText(b, []byte(r.Topic))
+	b = append(b, `,"partition":`...)
+	b = strconv.AppendInt(b, int64(r.Partition), 10)
+	b = append(b, `,"offset":`...)
+	b = strconv.AppendInt(b, r.Offset, 10)
+	b = append(b, `,"timestamp":"`...)
+	b = append(b, grammar.FormatTime(r.Timestamp)...)
+	b = append(b, '"')
+	b = appendBytes(b, "key", r.Key)
+	b = appendBytes(b, "value", r.Value)
+	for i, h := range r.Headers {
+		if i == 0 {
+			b = append(b, `,"headers":[{"key":`...)
+		} else {
+			b = append(b, `},{"key":`...)
+		}
+		b = appendText(b, bytes.ToValidUTF8([]byte(h.Key), []byte("\uFFFD")))
+		b = appendBytes(b, "value", h.Value)
 	}
-	return j.enc.Encode(&l)
+	if len(r.Headers) > 0 {
+		b = append(b, "}]"...)
+	}
+	j.buf = append(b, "}\n"...)
+	_, err := j.w.Write(j.buf)
+	return err
 }
 
-// text gives bytes as a string, or in base64 where they are not UTF-8. null is neither.
-func text(b []byte) (*string, string) {
+// appendBytes adds a field of bytes.
+func appendBytes(b []byte, name string, value []byte) []byte {
+	b = append(append(append(b, `,"`...), name...), `":`...)
 	switch {
-	case b == nil:
-		return nil, ""
-	case utf8.Valid(b):
-		s := string(b)
-		return &s, ""
+	case value == nil:
+		return append(b, "null"...)
+	case utf8.Valid(value):
+		return appendText(b, value)
 	}
-	return nil, base64.StdEncoding.EncodeToString(b)
+	b = append(append(append(b, `null,"`...), name...), `_base64":"`...)
+	return append(base64.StdEncoding.AppendEncode(b, value), '"')
+}
+
+const hexDigits = "0123456789abcdef"
+
+// appendText adds a JSON string of valid UTF-8.
+func appendText(b, text []byte) []byte {
+	b = append(b, '"')
+	start := 0
+	for i, c := range text {
+		if c >= ' ' && c != '"' && c != '\\' {
+			continue
+		}
+		b = append(b, text[start:i]...)
+		start = i + 1
+		switch c {
+		case '"', '\\':
+			b = append(b, '\\', c)
+		case '\n':
+			b = append(b, `\n`...)
+		case '\r':
+			b = append(b, `\r`...)
+		case '\t':
+			b = append(b, `\t`...)
+		default:
+			b = append(b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+		}
+	}
+	return append(append(b, text[start:]...), '"')
 }

@@ -2,6 +2,8 @@ package render
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"testing"
 
 	"github.com/everlog/everlog/cmd/everlog/internal/grammar"
@@ -43,4 +45,43 @@ func TestWriter(t *testing.T) {
 			t.Errorf("%v: %v", bad, err)
 		}
 	}
+}
+
+// FuzzJSON: every line is JSON, and gives back the bytes that went in.
+func FuzzJSON(f *testing.F) {
+	f.Add([]byte("k"), []byte("v\n\"\\\x00\u2028"), "h")
+	f.Add([]byte{0xff}, []byte{}, "\xff")
+	f.Fuzz(func(t *testing.T, key, value []byte, header string) {
+		var b bytes.Buffer
+		w, err := NewWriter(&b, &report.Shell{JSON: true}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Write(&grammar.Record{Topic: "a", Key: key, Value: value, Headers: []grammar.Header{{Key: header, Value: value}, {Key: "x"}}}); err != nil {
+			t.Fatal(err)
+		}
+		var line struct {
+			Headers []struct{ Key string }
+		}
+		var fields map[string]any
+		if err := json.Unmarshal(b.Bytes(), &fields); err != nil {
+			t.Fatalf("%v in %q", err, b.String())
+		}
+		if err := json.Unmarshal(b.Bytes(), &line); err != nil || len(line.Headers) != 2 || bytes.Count(b.Bytes(), []byte("\n")) != 1 {
+			t.Fatalf("%v in %q", err, b.String())
+		}
+		for name, want := range map[string][]byte{"key": key, "value": value} {
+			got, isText := fields[name].(string)
+			if encoded, ok := fields[name+"_base64"].(string); ok {
+				raw, err := base64.StdEncoding.DecodeString(encoded)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, isText = string(raw), true
+			}
+			if isText != (want != nil) || got != string(want) {
+				t.Fatalf("%s %q came back as %q", name, want, got)
+			}
+		}
+	})
 }
