@@ -2,27 +2,38 @@ package node
 
 import (
 	"context"
-	"errors"
 
 	"github.com/everlog/everlog/cache"
 	"github.com/everlog/everlog/ingest/partition"
+	"github.com/everlog/everlog/tier/fetch"
 	"github.com/everlog/everlog/tier/manifest"
 	"github.com/everlog/everlog/tier/object"
 	"github.com/everlog/everlog/tier/record"
 	"github.com/everlog/everlog/tier/segment"
 )
 
-type noHistory struct{}
+// history is tier/fetch as ingest/partition sees it.
+type history struct{ r *fetch.Reader }
 
-func (noHistory) Read(context.Context, record.Offset, int, bool, bool) ([][]byte, []record.AbortedTxn, func(), error) {
-	return nil, nil, nil, errors.New("not yet")
-}
-func (noHistory) FindTime(context.Context, int64, record.Offset) (record.Offset, int64, error) {
-	return -1, -1, errors.New("not yet")
-}
-
-func newHistories(object.Store, *cache.Cache, *manifest.PageCache) func(segment.Identity, func() *manifest.Manifest, func(context.Context) error) partition.History {
-	return func(segment.Identity, func() *manifest.Manifest, func(context.Context) error) partition.History {
-		return noHistory{}
+// newHistories returns what makes the reader of each partition's remote log, all over one cache of blocks and of footers.
+func newHistories(store object.Store, blocks *cache.Cache) func(segment.Identity, func() *manifest.Manifest, func(context.Context) error) partition.History {
+	footers := fetch.NewFooters(0)
+	return func(_ segment.Identity, m func() *manifest.Manifest, reload func(context.Context) error) partition.History {
+		return history{fetch.NewReader(fetch.Source{Store: store, Manifest: m, Reload: reload, Blocks: blocks, Footers: footers})}
 	}
+}
+
+// Read implements partition.History.
+func (h history) Read(ctx context.Context, offset record.Offset, max int, atLeastOne, committed bool) ([][]byte, []record.AbortedTxn, func(), error) {
+	res, err := h.r.Read(ctx, offset, fetch.Options{MaxBytes: max, AtLeastOne: atLeastOne, Committed: committed})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return res.Blocks, res.Aborted, res.Release, nil
+}
+
+// FindTime implements partition.History.
+func (h history) FindTime(ctx context.Context, ts int64, from record.Offset) (record.Offset, int64, error) {
+	f, err := h.r.FindTime(ctx, ts, from)
+	return f.Offset, f.Timestamp, err
 }

@@ -135,7 +135,7 @@ func (n *Node) startBroker(ctx, run context.Context, local map[controller.Partit
 	n.deleter = compaction.NewDeleter(data, 0, nil)
 	tier := partition.TierParts{Store: data, Pages: manifest.NewPageCache(cachedPages), Deleter: n.deleter, FS: n.fs, Scratch: scratch, Logger: n.log,
 		Limiter: ship.NewLimiter(n.config.TierUploadThreads, ship.PaceOptions{Full: float64(n.config.TierUploadBytesPerSecond)})}
-	tier.History = newHistories(data, n.cache, tier.Pages)
+	tier.History = newHistories(data, n.cache)
 	n.broker = broker.New(broker.Parts{FS: n.fs, Dir: n.opts.DataDir, State: n.state, Tier: tier, Metadata: n.meta, Controller: n.control, Config: n.config},
 		broker.Options{ID: n.opts.NodeID, Logger: n.log, OnFatal: n.fail, LocalEpochs: local, ObserveSync: n.metrics.observeSync})
 	if err := n.broker.Start(ctx); err != nil {
