@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"testing"
 
 	"github.com/everlog/everlog/cmd/everlog/internal/grammar"
@@ -84,4 +85,19 @@ func FuzzJSON(f *testing.F) {
 			}
 		}
 	})
+}
+
+// BenchmarkJSON writes one record of 200 bytes with one header.
+func BenchmarkJSON(b *testing.B) {
+	w, err := NewWriter(io.Discard, &report.Shell{JSON: true}, "")
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := &grammar.Record{Topic: "orders", Partition: 3, Offset: 123456, Timestamp: 1795618200123, Key: []byte("key-3"), Value: bytes.Repeat([]byte("x"), 200), Headers: []grammar.Header{{Key: "n", Value: []byte("1")}}}
+	b.SetBytes(int64(len(r.Key) + len(r.Value)))
+	for b.Loop() {
+		if err := w.Write(r); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
