@@ -1,6 +1,7 @@
 package hotlog
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -63,6 +64,18 @@ func benchmarkAppend(b *testing.B, logs, size int, o Options) {
 	w.moved.L = &w.mu
 	proto := batch(0, 0, 1, size-record.HeaderSize-12, 1000)
 	all := make([]*Log, logs)
+	// Sealed segments are trimmed beside the appends, as retention does, so that the disk does not fill.
+	sealed := make(chan *Log, 1000)
+	var trims sync.WaitGroup
+	trims.Go(func() {
+		for l := range sealed {
+			if _, err := l.Trim(l.Durable()); err != nil && !errors.Is(err, ErrClosed) {
+				b.Error(err)
+			}
+		}
+	})
+	defer trims.Wait()
+	defer close(sealed)
 	for i := range all {
 		id := testID
 		id.Partition = int32(i)
@@ -78,6 +91,7 @@ func benchmarkAppend(b *testing.B, logs, size int, o Options) {
 		})
 		all[i] = l
 		defer l.Close()
+		l.NotifySealed(func() { sealed <- l })
 	}
 	b.SetBytes(int64(len(proto)))
 	b.ReportAllocs()
@@ -87,9 +101,6 @@ func benchmarkAppend(b *testing.B, logs, size int, o Options) {
 		l := all[i%logs]
 		if l.NeedsRoll(len(proto)) {
 			if err := l.Roll(nil); err != nil {
-				b.Fatal(err)
-			}
-			if _, err := l.Trim(l.End()); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -114,4 +125,51 @@ func cpu() float64 {
 		panic(err)
 	}
 	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+}
+
+// BenchmarkAck appends one small batch at a time and waits until it is durable; raw is the same write and fdatasync
+// without a log, the floor of this disk.
+func BenchmarkAck(b *testing.B) {
+	proto := batch(0, 0, 1, 4000, 1000)
+	b.Run("log", func(b *testing.B) {
+		dir := b.TempDir()
+		store, err := localstate.Open(filepath.Join(dir, "state"), localstate.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer store.Close()
+		fl := NewFlusher(FlusherOptions{})
+		defer fl.Close()
+		l, _, err := Open(vfs.OS(), filepath.Join(dir, "log"), testID, store.Log(testID.Topic, 0), fl, Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer l.Close()
+		acked := make(chan struct{}, 1)
+		l.Notify(func(record.Offset) { acked <- struct{}{} })
+		b.ResetTimer()
+		for range b.N {
+			proto.Stamp(l.End(), 1)
+			if err := l.Append(proto); err != nil {
+				b.Fatal(err)
+			}
+			<-acked
+		}
+	})
+	b.Run("raw", func(b *testing.B) {
+		f, err := vfs.OS().Create(filepath.Join(b.TempDir(), "f"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer f.Close()
+		b.ResetTimer()
+		for i := range b.N {
+			if _, err := f.WriteAt(proto, int64(i*len(proto))); err != nil {
+				b.Fatal(err)
+			}
+			if err := f.Sync(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
