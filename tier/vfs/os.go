@@ -89,7 +89,8 @@ func (osFS) Usage(dir string) (total, free int64, err error) {
 	if err := unix.Statfs(dir, &s); err != nil {
 		return 0, 0, fmt.Errorf("statfs %s: %w", dir, err)
 	}
-	return int64(s.Blocks) * s.Bsize, int64(s.Bavail) * s.Bsize, nil
+	unit := int64(s.Bsize)
+	return int64(s.Blocks) * unit, int64(s.Bavail) * unit, nil
 }
 
 // mapError marks "disk full" and "quota full" with ErrNoSpace; it keeps the rest, whose fs.ErrExist and fs.ErrNotExist
