@@ -80,10 +80,8 @@ func (m *Image) Values(kind string) map[string]string { return m.values[kind] }
 // With returns the image as the records would leave it, under the same version. ErrInvalid.
 func (m *Image) With(records ...Record) (*Image, error) {
 	d := newDraft(m)
-	for _, r := range records {
-		if err := r.apply(d); err != nil {
-			return nil, err
-		}
+	if err := d.applyAll(records); err != nil {
+		return nil, err
 	}
 	return d.img, nil
 }

@@ -1,0 +1,131 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+
+	"github.com/everlog/everlog/cluster/config"
+	"github.com/everlog/everlog/cluster/metadata"
+)
+
+// ResourceType is what a setting belongs to, numbered as in AlterConfigs requests.
+type ResourceType int8
+
+// The resources that have settings in the metadata log.
+const (
+	TopicResource  ResourceType = 2
+	BrokerResource ResourceType = 4
+)
+
+// ConfigChange alters the settings of one resource: a topic by name, a broker by decimal id, or all brokers by "".
+type ConfigChange struct {
+	Type    ResourceType
+	Name    string
+	Changes []config.Change
+}
+
+// AlterConfigs applies incremental changes, each resource for itself, and returns one error or nil per resource.
+// ErrInvalidConfig, config.ErrReadOnly, ErrInvalidRequest, ErrUnknownTopic, ErrInvalidTopicName; see CreateTopics.
+func (c *Controller) AlterConfigs(ctx context.Context, changes []ConfigChange, validateOnly bool) []error {
+	return c.alter(ctx, changes, false, validateOnly)
+}
+
+// LegacyAlterConfigs replaces the whole set of settings of each resource by what Changes set.
+func (c *Controller) LegacyAlterConfigs(ctx context.Context, changes []ConfigChange, validateOnly bool) []error {
+	return c.alter(ctx, changes, true, validateOnly)
+}
+
+func (c *Controller) alter(ctx context.Context, changes []ConfigChange, replace, validateOnly bool) []error {
+	if len(changes) == 0 {
+		return nil
+	}
+	errs, _, err := submit[[]error](ctx, c, func(img *metadata.Image) plan {
+		type resource struct {
+			t    ResourceType
+			name string
+		}
+		seen := map[resource]int{}
+		for _, ch := range changes {
+			seen[resource{ch.Type, ch.Name}]++
+		}
+		p := plan{}
+		errs := make([]error, len(changes))
+		for i, ch := range changes {
+			if seen[resource{ch.Type, ch.Name}] > 1 {
+				errs[i] = refuse(ErrInvalidRequest, "Each resource must appear at most once.")
+				continue
+			}
+			r, err := c.alteration(img, ch, replace)
+			errs[i] = err
+			if err == nil && r != nil {
+				img = p.add(img, r, &errs[i])
+			}
+		}
+		p.answer = errs
+		return p.unless(validateOnly)
+	})
+	if err != nil {
+		errs = make([]error, len(changes))
+		for i := range errs {
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
+// alteration checks one resource's changes and returns the record, or nil if they change nothing.
+func (c *Controller) alteration(img *metadata.Image, ch ConfigChange, replace bool) (metadata.Record, error) {
+	switch ch.Type {
+	case TopicResource:
+		if err := ValidateTopicName(ch.Name); err != nil {
+			return nil, err
+		}
+		t := img.Topic(ch.Name)
+		if t == nil {
+			return nil, refuse(ErrUnknownTopic, "The topic '%s' does not exist.", ch.Name)
+		}
+		after, err := config.AlterTopic(t.Configs, with(t.Configs, ch.Changes, replace), c.settings(img))
+		if err != nil || maps.Equal(after, t.Configs) {
+			return nil, err
+		}
+		return metadata.TopicConfigured{ID: t.ID, Configs: after}, nil
+	case BrokerResource:
+		current := img.ClusterConfigs()
+		if ch.Name != "" {
+			id, err := strconv.ParseInt(ch.Name, 10, 32)
+			if err != nil || id < 0 || strconv.FormatInt(id, 10) != ch.Name {
+				return nil, refuse(ErrInvalidRequest, "Unable to parse broker name as base 10 number.")
+			}
+			_, current = img.BrokerConfigs(int32(id))
+		}
+		after, err := config.AlterBroker(current, with(current, ch.Changes, replace), ch.Name != "")
+		if err != nil {
+			// Kafka names the resource here, since the setting may be one of several brokers'.
+			return nil, refuse(kindOf(err), "Invalid config value for resource ConfigResource(type=BROKER, name='%s'): %s", ch.Name, err.Error())
+		}
+		if maps.Equal(after, current) {
+			return nil, nil
+		}
+		return metadata.BrokerConfigured{Broker: ch.Name, Configs: after}, nil
+	}
+	return nil, refuse(ErrInvalidRequest, "Unexpected resource type %d.", ch.Type)
+}
+
+func with(current map[string]string, changes []config.Change, replace bool) []config.Change {
+	if replace {
+		return config.Replacing(current, changes)
+	}
+	return changes
+}
+
+func kindOf(err error) error {
+	for _, kind := range []error{config.ErrReadOnly, config.ErrRequest, config.ErrInvalid} {
+		if errors.Is(err, kind) {
+			return kind
+		}
+	}
+	return fmt.Errorf("alter configs: %w", err)
+}
