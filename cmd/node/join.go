@@ -69,14 +69,24 @@ func (n *Node) join(ctx, run context.Context, g *group) error {
 	if err != nil {
 		return err
 	}
-	return n.startBroker(ctx, run, local, g)
+	self := metadata.Broker{ID: registration.ID, DiskID: registration.DiskID, Host: registration.Host, Port: registration.Port, Rack: registration.Rack}
+	return n.startBroker(ctx, run, self, local, g)
 }
 
 // register commits this process to the metadata log. If the store is away, the broker starts from what it knew: it leads
 // the partitions that nobody else can lead, in epochs of its own, which are committed once the store is back.
 func (n *Node) register(ctx, run context.Context, r controller.Registration, g *group) (map[controller.Partition]record.LeaderEpoch, error) {
-	var err error
+	used, err := n.loadLocalEpochs()
+	if err != nil {
+		return nil, err
+	}
 	if !n.meta.Stale() {
+		for at, epoch := range used { // of an earlier process that never got to register
+			if r.LocalEpochs == nil {
+				r.LocalEpochs = map[controller.Partition]record.LeaderEpoch{}
+			}
+			r.LocalEpochs[at] = epoch + 1
+		}
 		if _, err = n.control.RegisterBroker(ctx, r); err == nil {
 			return nil, n.saveLocalEpochs(nil)
 		}
@@ -125,7 +135,7 @@ func (n *Node) registerLater(ctx context.Context, r controller.Registration) err
 }
 
 // startBroker makes the broker of its parts and opens its replicas.
-func (n *Node) startBroker(ctx, run context.Context, local map[controller.Partition]record.LeaderEpoch, g *group) error {
+func (n *Node) startBroker(ctx, run context.Context, self metadata.Broker, local map[controller.Partition]record.LeaderEpoch, g *group) error {
 	scratch := filepath.Join(n.opts.DataDir, "scratch")
 	if err := ship.CleanScratch(n.fs, scratch); err != nil {
 		return fmt.Errorf("scratch directory: %w", err)
@@ -137,7 +147,7 @@ func (n *Node) startBroker(ctx, run context.Context, local map[controller.Partit
 		Limiter: ship.NewLimiter(n.config.TierUploadThreads, ship.PaceOptions{Full: float64(n.config.TierUploadBytesPerSecond)})}
 	tier.History = newHistories(data, n.cache)
 	n.broker = broker.New(broker.Parts{FS: n.fs, Dir: n.opts.DataDir, State: n.state, Tier: tier, Metadata: n.meta, Controller: n.control, Config: n.config},
-		broker.Options{ID: n.opts.NodeID, Logger: n.log, OnFatal: n.fail, LocalEpochs: local, ObserveSync: n.metrics.observeSync})
+		broker.Options{ID: n.opts.NodeID, Logger: n.log, OnFatal: n.fail, Self: self, LocalEpochs: local, ObserveSync: n.metrics.observeSync})
 	if err := n.broker.Start(ctx); err != nil {
 		return fmt.Errorf("start replicas: %w", err)
 	}

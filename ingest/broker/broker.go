@@ -43,12 +43,14 @@ type Parts struct {
 	Config     *config.Broker
 }
 
-// Options of New. The zero value is valid but for ID.
+// Options of New. ID is needed, and Self with LocalEpochs.
 type Options struct {
 	ID     int32
 	Logger *slog.Logger
 	// OnFatal is called, once, when the disk cannot be trusted any more: the broker must make no further promise.
 	OnFatal func(error)
+	// Self is this broker as it registers. What clients are told of it while the registration waits for the store.
+	Self metadata.Broker
 	// LocalEpochs are the epochs in which the broker leads without the store's consent, which was away at its start
 	// (controller.LocalLeaderships); nil otherwise.
 	LocalEpochs map[controller.Partition]record.LeaderEpoch

@@ -31,6 +31,7 @@ func (b *Broker) apply(ctx context.Context, img *metadata.Image, start bool) err
 	} else {
 		b.conf.Store(conf)
 	}
+	img = b.overlay(img)
 	gone := b.missing(img)
 	var g errgroup.Group
 	g.SetLimit(openParallel)
@@ -53,6 +54,30 @@ func (b *Broker) apply(ctx context.Context, img *metadata.Image, start bool) err
 		b.remove(r, img.TopicByID(r.key.topic) == nil)
 	}
 	return nil
+}
+
+// overlay lays over an image what this broker does without the store's consent, until that is registered: clients must
+// see the address it has now and the epochs it leads in, or they would be fenced by them.
+func (b *Broker) overlay(img *metadata.Image) *metadata.Image {
+	var records []metadata.Record
+	for at, epoch := range b.opts.LocalEpochs {
+		st := partitionState(img, replicaKey{at.Topic, at.Index})
+		if st == nil || st.LeaderEpoch >= epoch {
+			continue
+		}
+		p := *st
+		p.Leader, p.LeaderEpoch, p.PartitionEpoch = b.opts.ID, epoch, st.PartitionEpoch+1
+		records = append(records, metadata.PartitionChanged{ID: at.Topic, Index: at.Index, Partition: p})
+	}
+	if len(records) == 0 {
+		return img
+	}
+	shown, err := img.With(append(records, metadata.BrokerRegistered{Broker: b.opts.Self})...)
+	if err != nil {
+		b.log.Error("local leaderships do not fit the metadata", "err", err)
+		return img
+	}
+	return shown
 }
 
 // missing takes out of the table the replicas that img does not place here any more.

@@ -3,11 +3,9 @@ package broker
 import (
 	"context"
 	"errors"
-	"sync"
 
 	"github.com/everlog/everlog/cluster/controller"
 	"github.com/everlog/everlog/cluster/metadata"
-	"github.com/everlog/everlog/tier/record"
 )
 
 // Settled waits until the newest committed metadata is applied here, so that what a request changed can be used at once.
@@ -29,31 +27,6 @@ func (b *Broker) AutoCreate(ctx context.Context, names []string) error {
 		}
 	}
 	return errors.Join(append(errs, b.Settled(ctx))...)
-}
-
-// producerIDs hands out ids from blocks that the metadata log allots.
-type producerIDs struct {
-	mu        sync.Mutex
-	next, end record.ProducerID
-}
-
-// producerIDBlock is how many ids one metadata record allots (KIP-730).
-const producerIDBlock = 1000
-
-// NewProducerID returns an id that no producer of the cluster ever had.
-func (b *Broker) NewProducerID(ctx context.Context) (record.ProducerID, error) {
-	b.ids.mu.Lock()
-	defer b.ids.mu.Unlock()
-	if b.ids.next == b.ids.end {
-		first, err := b.Controller.AllocateProducerIDs(ctx, producerIDBlock)
-		if err != nil {
-			return record.NoProducer, err
-		}
-		b.ids.next, b.ids.end = first, first+producerIDBlock
-	}
-	id := b.ids.next
-	b.ids.next++
-	return id, nil
 }
 
 // partitionState is the state of one partition in an image.
