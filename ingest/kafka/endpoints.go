@@ -29,3 +29,14 @@ func encodeEndpoints(bs []*metadata.Broker) []byte {
 	}
 	return p
 }
+
+// appendEndpoints writes the tags of a response: the addresses of brokers (tag 0), or none.
+func appendEndpoints(b []byte, nodes []*metadata.Broker) []byte {
+	if len(nodes) == 0 {
+		return append(b, 0)
+	}
+	body := encodeEndpoints(nodes)
+	b = append(b, 1, 0)
+	b = binary.AppendUvarint(b, uint64(len(body)))
+	return append(b, body...)
+}

@@ -34,8 +34,9 @@ type fetchRead struct {
 	increments bool // only what changed is answered
 
 	results []fetched
-	out     []*fetched // those in the response
-	encoded [][]byte   // the bytes before, between and after the records
+	out     []*fetched         // those in the response
+	nodes   []*metadata.Broker // addresses of the leaders it names
+	encoded [][]byte           // the bytes before, between and after the records
 	total   int
 }
 
@@ -289,6 +290,7 @@ func (r *fetched) fail(err error) {
 
 // choose decides which partitions the response names: in an incremental one only those with something new.
 func (f *fetchRead) choose() {
+	var leaders []int32
 	for i := range f.results {
 		r := &f.results[i]
 		p := r.part
@@ -305,8 +307,12 @@ func (f *fetchRead) choose() {
 		}
 		if changed || !f.increments {
 			f.out = append(f.out, r)
+			if f.version >= 16 && r.leader >= 0 {
+				leaders = appendNew(leaders, r.leader)
+			}
 		}
 	}
+	f.nodes = f.server.endpoints(leaders)
 }
 
 func (f *fetchRead) releaseData() {

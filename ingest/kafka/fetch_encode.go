@@ -1,9 +1,5 @@
 package kafka
 
-import (
-	"encoding/binary"
-)
-
 // size encodes everything but the records and returns the length of the whole body.
 func (f *fetchRead) size() int {
 	if f.encoded != nil {
@@ -142,21 +138,4 @@ func (f *fetchRead) encodePartitionTags(b []byte, r *fetched, flexible bool) []b
 }
 
 // encodeTags writes the response's tags: the addresses of the leaders named (tag 0, KIP-951).
-func (f *fetchRead) encodeTags(b []byte) []byte {
-	var leaders []int32
-	if f.version >= 16 {
-		for _, r := range f.out {
-			if r.leader >= 0 {
-				leaders = appendNew(leaders, r.leader)
-			}
-		}
-	}
-	nodes := f.server.endpoints(leaders)
-	if len(nodes) == 0 {
-		return append(b, 0)
-	}
-	body := encodeEndpoints(nodes)
-	b = append(b, 1, 0)
-	b = binary.AppendUvarint(b, uint64(len(body)))
-	return append(b, body...)
-}
+func (f *fetchRead) encodeTags(b []byte) []byte { return appendEndpoints(b, f.nodes) }

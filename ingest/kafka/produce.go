@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/everlog/everlog/cluster/metadata"
 	"github.com/everlog/everlog/ingest/partition"
 	"github.com/everlog/everlog/tier/record"
 )
@@ -72,6 +73,7 @@ type produceReply struct {
 	pending atomic.Int32
 	ready   chan struct{}
 	encoded []byte
+	nodes   []*metadata.Broker // addresses of the leaders named (KIP-951)
 
 	mu sync.Mutex // guards code, base, appendTime and done of results once appending is over
 }
@@ -105,6 +107,9 @@ func (s *Server) produce(_ context.Context, c *call, body []byte) error {
 	rep := &produceReply{call: c, topics: make([]producedTopic, 0, len(req.topics)), results: make([]produced, req.partitions), ready: make(chan struct{}, 1)}
 	rep.pending.Store(1) // released when all are started
 	c.throttle = s.appendAll(c, req, rep)
+	if c.version >= 10 {
+		rep.nodes = s.leaders(rep)
+	}
 	rep.release()
 	if req.acks == 0 {
 		return rep.firstError()
@@ -118,7 +123,7 @@ func (s *Server) produce(_ context.Context, c *call, body []byte) error {
 func (s *Server) appendAll(c *call, req *produceRequest, rep *produceReply) time.Duration {
 	now := c.started.UnixMilli()
 	wrongAcks := req.acks < -1 || req.acks > 1
-	image := s.broker.Image()
+	image, full := s.broker.Image(), s.broker.Admit()
 	i, bytes := 0, 0
 	for ti := range req.topics {
 		t := &req.topics[ti]
@@ -134,6 +139,8 @@ func (s *Server) appendAll(c *call, req *produceRequest, rep *produceReply) time
 			switch {
 			case wrongAcks:
 				res.fail(codeInvalidRequiredAcks, "")
+			case full != nil:
+				res.failWith(full)
 			case topic == nil && c.version >= 13:
 				res.fail(codeUnknownTopicID, "")
 			case topic == nil:
@@ -154,6 +161,17 @@ func (s *Server) appendAll(c *call, req *produceRequest, rep *produceReply) time
 		}
 	}
 	return s.broker.Throttle(bytes)
+}
+
+// leaders are the brokers that lead what this one does not.
+func (s *Server) leaders(rep *produceReply) []*metadata.Broker {
+	var ids []int32
+	for i := range rep.results {
+		if l := rep.results[i].leader; l >= 0 {
+			ids = appendNew(ids, l)
+		}
+	}
+	return s.endpoints(ids)
 }
 
 // adminClient is the client id by which Kafka's own tools may write to internal topics.

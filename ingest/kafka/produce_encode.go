@@ -1,9 +1,5 @@
 package kafka
 
-import (
-	"encoding/binary"
-)
-
 // size encodes the response and returns its length.
 func (p *produceReply) size() int {
 	if p.encoded == nil {
@@ -37,7 +33,7 @@ func (p *produceReply) encode(b []byte) []byte {
 	}
 	b = appendInt32(b, millis(p.call.throttle))
 	if flexible {
-		b = p.appendEndpoints(b)
+		b = appendEndpoints(b, p.nodes)
 	}
 	return b
 }
@@ -70,24 +66,4 @@ func (r *produced) encode(b []byte, version int16, flexible bool) []byte {
 	b = appendInt32(b, r.leader)
 	b = appendInt32(b, int32(r.epoch))
 	return append(b, 0)
-}
-
-// appendEndpoints writes the response's tags: the addresses of the leaders named (tag 0, KIP-951).
-func (p *produceReply) appendEndpoints(b []byte) []byte {
-	var leaders []int32
-	if p.call.version >= 10 {
-		for i := range p.results {
-			if l := p.results[i].leader; l >= 0 {
-				leaders = appendNew(leaders, l)
-			}
-		}
-	}
-	nodes := p.call.conn.server.endpoints(leaders)
-	if len(nodes) == 0 {
-		return append(b, 0)
-	}
-	body := encodeEndpoints(nodes)
-	b = append(b, 1, 0)
-	b = binary.AppendUvarint(b, uint64(len(body)))
-	return append(b, body...)
 }

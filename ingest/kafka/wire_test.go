@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/everlog/everlog/cluster/metadata"
 	"github.com/everlog/everlog/ingest/partition"
 	"github.com/everlog/everlog/tier/record"
 )
@@ -77,13 +78,10 @@ func TestDecodeProduceAsKmsgEncodes(t *testing.T) {
 	}
 }
 
-// serverWithout is a server whose answers name no brokers.
-func serverWithout() *Server { return &Server{opts: Options{}.withDefaults()} }
-
 func TestEncodeProduceAsKmsgDecodes(t *testing.T) {
 	for version := int16(3); version <= 13; version++ {
 		id := record.NewTopicID()
-		rep := &produceReply{call: &call{version: version, conn: &conn{server: serverWithout()}},
+		rep := &produceReply{call: &call{version: version, conn: &conn{}},
 			topics: []producedTopic{{name: "alpha", id: id, first: 0, count: 2}, {name: "beta", id: id, first: 2, count: 1}},
 			results: []produced{{index: 0, base: 77, appendTime: 5, logStart: 3, leader: -1},
 				{index: 1, code: 87, message: "bad", base: -1, appendTime: -1, logStart: -1, leader: -1, records: []partition.RecordError{{Index: 4, Message: "no key"}}},
@@ -130,12 +128,15 @@ func TestEncodeFetchAsKmsgDecodes(t *testing.T) {
 }
 
 func fetchToEncode(version int16, isolation int8, batch record.Batch) *fetchRead {
-	f := &fetchRead{server: serverWithout(), version: version, req: &kmsg.FetchRequest{Version: version, IsolationLevel: isolation}, sessionID: 12}
+	f := &fetchRead{version: version, req: &kmsg.FetchRequest{Version: version, IsolationLevel: isolation}, sessionID: 12}
 	id := record.NewTopicID()
 	results := []fetched{
 		{part: &fetchPart{topic: "a", id: id, partition: 0}, hw: 10, lso: 9, logStart: 1, leader: -1, data: partition.MemoryData([][]byte{batch, batch}, nil), aborted: []record.AbortedTxn{{ProducerID: 5, First: 3}}},
 		{part: &fetchPart{topic: "a", id: id, partition: 1}, hw: 0, lso: 0, logStart: 0, leader: -1},
 		{part: &fetchPart{topic: "b", id: record.NewTopicID(), partition: 7}, code: 6, hw: -1, lso: -1, logStart: -1, leader: 3, epoch: 8, diverge: &record.EpochStart{Epoch: 2, Start: 50}},
+	}
+	if version >= 16 {
+		f.nodes = []*metadata.Broker{{ID: 3, Host: "there", Port: 9092, Rack: "r"}}
 	}
 	f.results = results
 	for i := range results {
@@ -186,7 +187,7 @@ func checkFetch(t *testing.T, version int16, isolation int8, resp *kmsg.FetchRes
 		t.Fatalf("v%d: aborted %+v", version, p.AbortedTransactions)
 	}
 	q := resp.Topics[1].Partitions[0]
-	if q.ErrorCode != 6 || version >= 12 && q.DivergingEpoch.EndOffset != 50 || version >= 16 && q.CurrentLeader.LeaderID != 3 {
+	if q.ErrorCode != 6 || version >= 12 && q.DivergingEpoch.EndOffset != 50 || version >= 16 && (q.CurrentLeader.LeaderID != 3 || resp.Brokers[0].Host != "there") {
 		t.Fatalf("v%d: %+v", version, q)
 	}
 }

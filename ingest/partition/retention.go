@@ -139,6 +139,9 @@ func (p *Partition) Trim(to record.Offset) (freed int64, err error) {
 	if freed, err = p.log.Trim(to); err != nil {
 		return freed, storageError(err)
 	}
+	p.producerMu.Lock()
+	p.producers.ForgetAborted(p.log.Start()) // kept as long as the records they concern are read from here
+	p.producerMu.Unlock()
 	return freed, nil
 }
 
