@@ -214,6 +214,7 @@ func (l *Log) verify(ctx context.Context, img *Image) error {
 	})
 	switch {
 	case err == nil:
+		l.verified = time.Now()
 		return nil
 	case errors.Is(err, ErrCorrupt):
 		return fmt.Errorf("%w: %s is not what it was", ErrRestored, name)

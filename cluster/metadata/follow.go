@@ -87,11 +87,11 @@ func (l *Log) save(ctx context.Context) {
 		if img := l.Image(); img != saved {
 			if err := l.o.Cache.Save(img.encodeSnapshot(newNonce(), time.Now())); err != nil {
 				l.o.Log.Error("metadata cache cannot be written: a start without the object store would use an older one", "err", err)
+				if ctx.Err() != nil {
+					return
+				}
 			} else {
 				saved = img
-			}
-			if ctx.Err() != nil {
-				return
 			}
 			pause := time.NewTimer(saveInterval)
 			select {

@@ -155,8 +155,12 @@ func (l *Log) reload(ctx context.Context, base *Image) error {
 	return fmt.Errorf("%w: the log is truncated faster than it can be read", ErrUnavailable)
 }
 
+// accept makes an image that was read or committed the current one.
 func (l *Log) accept(img *Image, records int) {
-	l.doubt, l.verified = false, time.Now()
+	l.doubt = false
+	if old := l.Image(); old == nil || old.Version != img.Version {
+		l.verified = time.Now() // what follows our last number proves it; that nothing follows proves nothing
+	}
 	l.applied.Add(int64(records))
 	l.publish(img)
 	l.stale.Store(false)
