@@ -11,10 +11,7 @@ import (
 
 	"github.com/everlog/everlog/e2e/clients"
 	"github.com/everlog/everlog/e2e/corpus"
-	"github.com/everlog/everlog/e2e/harness"
 )
-
-func TestMain(m *testing.M) { harness.Main(m) }
 
 // partitionsPerTopic is the number of partitions of each topic of the data set.
 const partitionsPerTopic = 2
@@ -129,11 +126,4 @@ func with(base, more map[string]string) map[string]string {
 	all := maps.Clone(base)
 	maps.Copy(all, more)
 	return all
-}
-
-// TestDataSetHot produces the data set with each codec by franz-go and librdkafka and reads it back with four clients.
-func TestDataSetHot(t *testing.T) {
-	broker := harness.StartBroker(t, harness.Options{})
-	all := loadDataSet(t, broker.Addr(), corpus.SizeFromEnv(), nil)
-	verify(t, broker.Addr(), "hot", all, clients.Readers...)
 }

@@ -66,6 +66,17 @@ func (a *Admin) SetTopic(ctx context.Context, name string, configs map[string]st
 	return err
 }
 
+// DeleteRecords moves the log start of a partition up to an offset.
+func (a *Admin) DeleteRecords(ctx context.Context, topic string, partition int32, before int64) error {
+	var offsets kadm.Offsets
+	offsets.Add(kadm.Offset{Topic: topic, Partition: partition, At: before})
+	responses, err := a.admin.DeleteRecords(ctx, offsets)
+	if err != nil {
+		return err
+	}
+	return responses.Error()
+}
+
 // Answer is what ListOffsets says of one timestamp.
 type Answer struct {
 	Offset    int64

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"time"
 
 	"github.com/everlog/everlog/e2e/corpus"
@@ -80,7 +81,7 @@ type Writer struct {
 	Name  string
 	Style corpus.Style // what records it can send
 	// Write sends the records of one partition in order and returns when all are acknowledged.
-	Write func(ctx context.Context, to Destination, records func(yield func(corpus.Record) bool)) error
+	Write func(ctx context.Context, to Destination, records iter.Seq[corpus.Record]) error
 }
 
 // Destination is where records go, and how.
@@ -93,7 +94,7 @@ type Destination struct {
 }
 
 // Writers are the clients that produce the data set.
-var Writers = []Writer{{"franz", corpus.Rich, writeFranz}, {"kcat", corpus.Plain, writeKcat}}
+var Writers = []Writer{{"franz", corpus.Rich, WriteFranz}, {"kcat", corpus.Plain, WriteKcat}}
 
 // patience is how long kcat keeps trying while a broker is down: longer than any test.
 const patience = 30 * time.Minute

@@ -3,6 +3,7 @@ package clients
 import (
 	"context"
 	"fmt"
+	"iter"
 	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -76,7 +77,8 @@ func FranzOptions(addr, codec string) ([]kgo.Opt, error) {
 	}, nil
 }
 
-func writeFranz(ctx context.Context, to Destination, records func(yield func(corpus.Record) bool)) error {
+// WriteFranz sends the records of one partition through franz-go.
+func WriteFranz(ctx context.Context, to Destination, records iter.Seq[corpus.Record]) error {
 	options, err := FranzOptions(to.Addr, to.Codec)
 	if err != nil {
 		return err

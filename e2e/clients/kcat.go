@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -120,10 +121,12 @@ func readKcatRecord(out *bufio.Reader) (corpus.Record, error) {
 	return record, nil
 }
 
-func writeKcat(ctx context.Context, to Destination, records func(yield func(corpus.Record) bool)) error {
+// WriteKcat sends the records of one partition through the program kcat.
+func WriteKcat(ctx context.Context, to Destination, records iter.Seq[corpus.Record]) error {
 	args := []string{
 		"-P", "-b", to.Addr, "-t", to.Topic, "-p", strconv.Itoa(int(to.Partition)), "-z", to.Codec,
 		"-K", fmt.Sprintf(`\x%02x`, corpus.KeyDelimiter), "-D", fmt.Sprintf(`\x%02x`, corpus.RecordDelimiter), "-Z",
+		"-E", // a broker that is away for a while is no reason to give up
 		"-X", "enable.idempotence=true", "-X", fmt.Sprintf("message.timeout.ms=%d", patience.Milliseconds()), "-X", "linger.ms=20",
 	}
 	for _, h := range to.Headers {

@@ -21,6 +21,7 @@ func TestMain(m *testing.M) { harness.Main(m) }
 const (
 	diskBytes       = 8 << 30 // sparse: ten cuts write less than half of it
 	partitions      = 6
+	loadPerSecond   = 40_000
 	progressLimit   = 60 * time.Second // for the load to get anywhere
 	fewestBeforeCut = 20_000           // acknowledged records between two cuts, and
 	spreadBeforeCut = 60_000           // up to this many more
@@ -49,7 +50,7 @@ func TestPowerCut(t *testing.T) {
 	if harness.IsKafka() {
 		disk.Sync() // without it Kafka does not survive the first cut to be tested: its own format is not fsynced
 	}
-	load, err := history.StartLoad(broker.Addr(), "cut", "none", partitions, seed)
+	load, err := history.StartLoad(history.Plan{Addr: broker.Addr(), Topic: "cut", Partitions: partitions, Codec: "none", PerSecond: loadPerSecond, Seed: seed})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"unsafe"
 
@@ -17,7 +16,7 @@ import (
 type Disk struct {
 	t     testing.TB
 	dir   string
-	image string // of a loop-mounted ext4; "" for tmpfs
+	image string // what the loop device shows as a disk
 }
 
 // NewDisk mounts a new ext4 of the given size through a loop device, so that its power can be cut. The size is reserved nowhere: the image is sparse.
@@ -36,16 +35,6 @@ func NewDisk(t testing.TB, sizeBytes int64) *Disk {
 	file.Close()
 	d.run(mkfs, "-q", "-F", "-m", "0", d.image)
 	d.mount()
-	t.Cleanup(d.unmountLazily)
-	return d
-}
-
-// NewSmallDisk mounts a tmpfs of the given size, to be filled up.
-func NewSmallDisk(t testing.TB, sizeBytes int64) *Disk {
-	t.Helper()
-	needRoot(t)
-	d := &Disk{t: t, dir: t.TempDir()}
-	d.run("mount", "-t", "tmpfs", "-o", "size="+strconv.FormatInt(sizeBytes, 10), "everlog-e2e", d.dir)
 	t.Cleanup(d.unmountLazily)
 	return d
 }
@@ -100,6 +89,38 @@ func (d *Disk) Sync() {
 	}
 	defer root.Close()
 	if err := unix.Syncfs(int(root.Fd())); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// ballast is the file that takes the room of others.
+func (d *Disk) ballast() string { return filepath.Join(d.dir, "ballast") }
+
+// Fill takes all the room that is left, as another program might. It writes no data.
+func (d *Disk) Fill() {
+	d.t.Helper()
+	file, err := os.OpenFile(d.ballast(), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer file.Close()
+	var size int64
+	for piece := int64(1) << 30; piece >= 4096; {
+		switch err := unix.Fallocate(int(file.Fd()), 0, size, piece); err {
+		case nil:
+			size += piece
+		case unix.ENOSPC:
+			piece /= 2
+		default:
+			d.t.Fatalf("fallocate: %v", err)
+		}
+	}
+}
+
+// Unfill gives the room back.
+func (d *Disk) Unfill() {
+	d.t.Helper()
+	if err := os.Remove(d.ballast()); err != nil {
 		d.t.Fatal(err)
 	}
 }

@@ -96,7 +96,12 @@ func (p *Process) Alive() bool {
 	}
 	// pid (name) state …; the name may hold spaces.
 	_, rest, _ := strings.Cut(string(stat), ") ")
-	return !strings.HasPrefix(rest, "Z")
+	if !strings.HasPrefix(rest, "Z") {
+		return true
+	}
+	// The first thread has left; the others hold sockets and files until the last of them has.
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.pid))
+	return err == nil && len(threads) > 1
 }
 
 // Signal sends the signal; a process that has left already is no error.

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"testing"
 	"time"
@@ -30,23 +31,29 @@ func Until(t testing.TB, limit time.Duration, what string, check func() error) {
 // Pause lets d pass, between two polls or as the length of a fault; never as a guess of how long something takes.
 func Pause(d time.Duration) { <-time.After(d) }
 
-// FreeAddress returns a loopback address nobody listened on a moment ago, with the port after it free too (Kafka's starter takes both).
+// FreeAddress returns a loopback address nobody listened on a moment ago, with the port after it free too (Kafka's starter takes
+// both). The port is below those the kernel gives to outgoing connections: a client that dials such a port again and again while
+// its broker is down may end up connected to itself.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	for range 100 {
-		first, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	const lowest, highest = 12_000, 32_000
+	for range 1000 {
+		port := lowest + 2*rand.IntN((highest-lowest)/2)
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
+		if canListen(addr) && canListen(fmt.Sprintf("127.0.0.1:%d", port+1)) {
+			return addr
 		}
-		port := first.Addr().(*net.TCPAddr).Port
-		second, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+1))
-		first.Close()
-		if err != nil {
-			continue
-		}
-		second.Close()
-		return fmt.Sprintf("127.0.0.1:%d", port)
 	}
-	t.Fatal("no two free ports in a row on 127.0.0.1")
+	t.Fatalf("no two free ports in a row between %d and %d on 127.0.0.1", lowest, highest)
 	return ""
+}
+
+// canListen reports whether addr can be listened on.
+func canListen(addr string) bool {
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return false
+	}
+	listener.Close()
+	return true
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/time/rate"
 
 	"github.com/everlog/everlog/e2e/clients"
 	"github.com/everlog/everlog/e2e/corpus"
@@ -23,8 +24,7 @@ const (
 	largestValue  = 200 << 10
 )
 
-// Load is an idempotent producer that writes numbered records to all partitions of a topic as fast as the broker takes them,
-// through every restart, until it is stopped.
+// Load is an idempotent producer that writes numbered records to all partitions of a topic, through every restart, until it is stopped.
 type Load struct {
 	topic  string
 	client *kgo.Client
@@ -37,9 +37,19 @@ type Load struct {
 	stopped bool
 }
 
-// StartLoad starts producing to partitions [0, partitions) of the topic.
-func StartLoad(addr, topic, codec string, partitions int32, seed uint64) (*Load, error) {
-	options, err := clients.FranzOptions(addr, codec)
+// Plan says what a Load writes.
+type Plan struct {
+	Addr       string
+	Topic      string
+	Partitions int32 // [0, Partitions)
+	Codec      string
+	PerSecond  int // records: enough to be in the middle of something at any time, few enough to be read again and again
+	Seed       uint64
+}
+
+// StartLoad starts producing.
+func StartLoad(plan Plan) (*Load, error) {
+	options, err := clients.FranzOptions(plan.Addr, plan.Codec)
 	if err != nil {
 		return nil, err
 	}
@@ -48,21 +58,21 @@ func StartLoad(addr, topic, codec string, partitions int32, seed uint64) (*Load,
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	l := &Load{topic: topic, client: client, stop: stop, done: make(chan struct{})}
-	for number := range partitions {
-		l.known = append(l.known, Partition{Topic: topic, Number: number})
+	l := &Load{topic: plan.Topic, client: client, stop: stop, done: make(chan struct{})}
+	for number := range plan.Partitions {
+		l.known = append(l.known, Partition{Topic: plan.Topic, Number: number})
 	}
-	go l.run(ctx, rand.New(rand.NewPCG(seed, 1)))
+	go l.run(ctx, rate.NewLimiter(rate.Limit(plan.PerSecond), plan.PerSecond/10+1), rand.New(rand.NewPCG(plan.Seed, 1)))
 	return l, nil
 }
 
-func (l *Load) run(ctx context.Context, rng *rand.Rand) {
+func (l *Load) run(ctx context.Context, pace *rate.Limiter, rng *rand.Rand) {
 	defer close(l.done)
 	filler := make([]byte, largestValue)
 	for i := range filler {
 		filler[i] = byte('a' + rng.IntN(20)) // half of it is compressible away
 	}
-	for ctx.Err() == nil {
+	for pace.Wait(ctx) == nil {
 		partition := rng.Int32N(int32(len(l.known)))
 		size := smallestValue + rng.IntN(usualValue)
 		if rng.IntN(5000) == 0 {

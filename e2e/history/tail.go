@@ -72,6 +72,17 @@ func (t *Tail) Into(known []Partition) Anomalies {
 	return Anomalies{Dirty: append([]string{}, t.wrong...)}
 }
 
+// Seen is how many records were seen so far.
+func (t *Tail) Seen() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for _, seen := range t.polled {
+		n += len(seen)
+	}
+	return int64(n)
+}
+
 // Stop ends the consumer.
 func (t *Tail) Stop() {
 	t.stop()
