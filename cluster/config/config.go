@@ -1,7 +1,7 @@
 // Package config owns the names of all topic and broker settings: type, default, documentation, validation, how one
 // falls back to another (a topic setting to its broker synonym, log.retention.ms to .minutes to .hours), and how an
 // AlterConfigs request changes a set of them. Names, types, defaults and error sentences are those of Apache Kafka
-// 4.3.1, except where everlog differs on purpose (DESIGN.md of this directory's parent lists them).
+// 4.3.1, except where everlog differs on purpose (DESIGN.md one directory up lists them).
 //
 // It stores nothing: values live in the metadata image and in the broker's configuration file. The controller validates
 // with it, brokers read typed values from it, and ingest/kafka answers DescribeConfigs from it. All functions are pure;

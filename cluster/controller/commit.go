@@ -69,15 +69,22 @@ func (c *Controller) serve(ctx context.Context, batch []*request) []*request {
 		}
 		epoch, err := c.lead(ctx)
 		if err != nil {
-			for _, r := range batch {
-				r.finish(plan{}, c.log.Image(), err)
-			}
+			refuseBatch(batch, c.log.Image(), err)
 			return nil
 		}
 		base := c.log.Image()
 		plans, records, elected := c.plan(base, epoch, batch)
 		if len(records) == elected {
-			// Nothing to change: the answers are refusals, or what a validation found.
+			// Nothing to change: the answers are refusals, or what a validation found. A controller that has not committed in
+			// its epoch yet may be behind the one before it; a commit would show that, an answer would not.
+			if elected > 0 {
+				if img, err := c.log.Sync(ctx); err == nil && img.Version != base.Version {
+					continue
+				} else if err != nil {
+					refuseBatch(batch, base, err)
+					return nil
+				}
+			}
 			for i, p := range plans {
 				batch[i].finish(p, base, nil)
 			}
@@ -91,6 +98,12 @@ func (c *Controller) serve(ctx context.Context, batch []*request) []*request {
 			batch[i].finish(p, img, err)
 		}
 		return batch[len(plans):]
+	}
+}
+
+func refuseBatch(batch []*request, img *metadata.Image, err error) {
+	for _, r := range batch {
+		r.finish(plan{}, img, err)
 	}
 }
 

@@ -177,9 +177,7 @@ func (c *Controller) upkeep(ctx context.Context) {
 // refuseAll answers what still waits when Run ends.
 func (c *Controller) refuseAll(rest []*request) {
 	for {
-		for _, r := range rest {
-			r.finish(plan{}, c.log.Image(), fmt.Errorf("%w: shutting down", ErrUnavailable))
-		}
+		refuseBatch(rest, c.log.Image(), fmt.Errorf("%w: shutting down", ErrUnavailable))
 		select {
 		case r := <-c.queue:
 			rest = []*request{r}

@@ -32,6 +32,12 @@ type node struct {
 
 func start(t *testing.T, store object.Store, id int32, settings map[string]string) *node {
 	t.Helper()
+	return startWith(t, store, id, settings, false)
+}
+
+// startWith starts a node; one that lies never notices by its lease that it was deposed.
+func startWith(t testing.TB, store object.Store, id int32, settings map[string]string, lies bool) *node {
+	t.Helper()
 	holder := fmt.Sprintf("disk-%d", id)
 	log, err := metadata.Open(t.Context(), store, metadata.Options{})
 	if err != nil {
@@ -45,7 +51,11 @@ func start(t *testing.T, store object.Store, id int32, settings map[string]strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{Controller: New(log, l, static, Options{BrokerID: id, Holder: holder}), log: log, lease: l}
+	var held Lease = l
+	if lies {
+		held = &liar{Lease: l}
+	}
+	n := &node{Controller: New(log, held, static, Options{BrokerID: id, Holder: holder}), log: log, lease: l}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var all sync.WaitGroup
 	for _, run := range []func(context.Context) error{l.Run, n.Run, log.Follow} {

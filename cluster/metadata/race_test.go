@@ -111,6 +111,7 @@ func TestRacingCommitters(t *testing.T) {
 				rng := rand.New(rand.NewPCG(seed, 100+uint64(i)))
 				all.Go(func() { histories[i] = racer(t.Context(), logs[i], rng, until) })
 				all.Go(func() { // what was delayed arrives at some time, in some order
+					rng := rand.New(rand.NewPCG(seed, 200+uint64(i)))
 					for time.Now().Before(until) {
 						time.Sleep(time.Duration(rng.IntN(900)) * time.Millisecond)
 						if n := stores[i].Late(); n > 0 {
