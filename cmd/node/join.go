@@ -61,7 +61,7 @@ func (n *Node) join(ctx, run context.Context, g *group) error {
 	if err != nil {
 		return fmt.Errorf("controller lease: %w", err)
 	}
-	n.control = controller.New(n.meta, l, n.config, controller.Options{BrokerID: n.opts.NodeID, Log: n.log})
+	n.control = controller.New(n.meta, l, n.config, controller.Options{BrokerID: n.opts.NodeID, Holder: registration.DiskID, Log: n.log})
 	g.run(func() error { return l.Run(run) })
 	g.run(func() error { return n.control.Run(run) })
 	g.run(func() error { return n.meta.Follow(run) })

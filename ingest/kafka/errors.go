@@ -31,7 +31,6 @@ var (
 	codeUnknownTopicID           = kerr.UnknownTopicID.Code
 	codeInvalidTopic             = kerr.InvalidTopicException.Code
 	codeInvalidRequiredAcks      = kerr.InvalidRequiredAcks.Code
-	codeRequestTimedOut          = kerr.RequestTimedOut.Code
 	codeInvalidRequest           = kerr.InvalidRequest.Code
 	codeFetchSessionIDNotFound   = kerr.FetchSessionIDNotFound.Code
 	codeInvalidFetchSessionEpoch = kerr.InvalidFetchSessionEpoch.Code
@@ -97,6 +96,7 @@ var codes = []struct {
 
 	{metadata.ErrUnavailable, kerr.RequestTimedOut}, // the store is away: retriable
 	{metadata.ErrLost, kerr.NotController},
+	{metadata.ErrFenced, kerr.NotController},
 	{record.ErrCorrupt, kerr.CorruptMessage},
 	{context.DeadlineExceeded, kerr.RequestTimedOut},
 }
