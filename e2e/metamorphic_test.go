@@ -93,14 +93,14 @@ func runScript(t *testing.T, v variant) []string {
 		}
 	}
 	for number, input := range records {
-		answers(t, admin, int32(number), input, say)
+		answers(t, admin, int32(number), input, 0, say)
 		pieces(t, broker, int32(number), input)
 		// History gets a new beginning in the middle of a segment.
 		begin := int64(len(input) / 3)
 		if err := admin.DeleteRecords(t.Context(), "script", int32(number), begin); err != nil {
 			t.Fatal(err)
 		}
-		answers(t, admin, int32(number), input, say)
+		answers(t, admin, int32(number), input, begin, say)
 		sum, err := clients.Franz.Sum(t.Context(), clients.Range{Addr: broker.Addr(), Topic: "script", Partition: int32(number), From: begin, To: int64(len(input))})
 		if err != nil {
 			t.Fatal(err)
@@ -128,8 +128,8 @@ func settle(t *testing.T, admin *clients.Admin, broker *harness.Broker, v varian
 	}
 }
 
-// answers asks for every kind of offset that does not speak of tiers, and for many times.
-func answers(t *testing.T, admin *clients.Admin, partition int32, input []corpus.Record, say func(string, ...any)) {
+// answers asks for every kind of offset that does not speak of tiers, and for many times, of a log that begins at an offset.
+func answers(t *testing.T, admin *clients.Admin, partition int32, input []corpus.Record, begin int64, say func(string, ...any)) {
 	t.Helper()
 	ask := map[string]int64{"latest": clients.Latest, "earliest": clients.Earliest, "max timestamp": clients.MaxTimestamp, "time 0": 0, "beyond": corpus.FirstTimestamp * 2}
 	rng := rand.New(rand.NewPCG(1, uint64(partition)))
@@ -141,8 +141,31 @@ func answers(t *testing.T, admin *clients.Admin, partition int32, input []corpus
 		if err != nil {
 			t.Fatal(err)
 		}
-		say("partition %d, %s (%d): %+v", partition, name, ask[name], answer)
+		if want := oracle(input, begin, ask[name]); answer != want {
+			t.Errorf("partition %d from %d on, %s (%d): %+v, want %+v", partition, begin, name, ask[name], answer, want)
+		}
+		say("partition %d from %d on, %s (%d): %+v", partition, begin, name, ask[name], answer)
 	}
+}
+
+// oracle is the right answer, found by looking at every record.
+func oracle(input []corpus.Record, begin, ask int64) clients.Answer {
+	switch ask {
+	case clients.Latest:
+		return clients.Answer{Offset: int64(len(input)), Timestamp: -1}
+	case clients.Earliest:
+		return clients.Answer{Offset: begin, Timestamp: -1}
+	}
+	best := clients.Answer{Offset: -1, Timestamp: -1}
+	for _, r := range input[begin:] {
+		switch {
+		case ask == clients.MaxTimestamp && r.Timestamp > best.Timestamp:
+			best = clients.Answer{Offset: r.Offset, Timestamp: r.Timestamp}
+		case ask >= 0 && r.Timestamp >= ask:
+			return clients.Answer{Offset: r.Offset, Timestamp: r.Timestamp}
+		}
+	}
+	return best
 }
 
 // pieces reads from offsets all over the partition and compares with the input.
