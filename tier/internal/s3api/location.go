@@ -34,25 +34,30 @@ func ParseLocation(scheme, text string, options ...string) (Location, error) {
 		return Location{}, fmt.Errorf("object store URL is not a URL; write %s://…", scheme)
 	}
 	if u.Scheme != scheme || u.Host == "" || u.Opaque != "" || u.Fragment != "" {
-		return Location{}, fmt.Errorf("object store URL %s must begin with %s:// and a host or bucket, and have no fragment", u.Redacted(), scheme)
+		return Location{}, fmt.Errorf("object store URL %s must begin with %s:// and a host or bucket, and have no fragment", place(u), scheme)
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return Location{}, fmt.Errorf("object store URL %s: malformed query: %w", u.Redacted(), err)
+		return Location{}, fmt.Errorf("object store URL %s: malformed options after the question mark", place(u))
 	}
 	l := Location{User: u.User, Host: u.Host, Path: strings.Trim(u.Path, "/"), Options: map[string]string{}}
 	for _, key := range slices.Sorted(maps.Keys(query)) {
 		if !slices.Contains(options, key) || len(query[key]) != 1 {
-			return Location{}, fmt.Errorf("object store URL %s: option %q is unknown or given twice; options are %s", u.Redacted(), key, strings.Join(options, ", "))
+			return Location{}, fmt.Errorf("object store URL %s: option %q is unknown or given twice; options are %s", place(u), key, strings.Join(options, ", "))
 		}
 		l.Options[key] = query[key][0]
 	}
 	if l.Path != "" {
 		if err := object.CheckName(l.Path); err != nil {
-			return Location{}, fmt.Errorf("object store URL %s: path: %w", u.Redacted(), err)
+			return Location{}, fmt.Errorf("object store URL %s: path: %w", place(u), err)
 		}
 	}
 	return l, nil
+}
+
+// place is what may be shown of a URL: neither credentials nor options, which may hold a secret by mistake.
+func place(u *url.URL) string {
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
 
 // Bool returns a boolean option.
