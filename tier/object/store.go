@@ -23,6 +23,17 @@
 // A Version may be a hash of the body, as the ETag of S3 and MinIO is. Bodies that are swapped by IfMatch must therefore
 // never repeat: each carries a nonce.
 //
+// # Stores
+//
+//	s3://bucket/prefix?region=…&endpoint=…&path-style=…   tier/s3; credentials as every AWS tool finds them; the bucket exists
+//	minio://key:secret@host:port/bucket/prefix?secure=…   tier/minio; keys from the environment if left out; makes the bucket
+//	file:///directory                                     Directory: one plain file an object, shared by the processes of one
+//	                                                      machine; as durable as the disk below it; needs a working flock
+//	mem://                                                Memory, for tests
+//
+// Which servers keep the promises is for Probe to find out at the start. MinIO (from October 2025), versitygw (from 1.8) and
+// AWS S3 do; stores that ignore If-None-Match or If-Match are refused.
+//
 // # Names
 //
 // A name is 1 to 1024 bytes of UTF-8 in segments of 1 to 255 bytes separated by single slashes; no segment begins with a
