@@ -149,7 +149,7 @@ func TestBrokerSynonymsAndLayers(t *testing.T) {
 	entries := DescribeTopic(map[string]string{"retention.ms": "7000"}, d, []string{"retention.ms"})
 	want := []Entry{{Name: "retention.ms", Value: text("7000"), Type: Long, Source: FromTopic, Doc: topicKeys["retention.ms"].Doc,
 		Synonyms: []Synonym{{"retention.ms", text("7000"), FromTopic}, {"log.retention.ms", text("-1"), FromBroker},
-			{"log.retention.ms", text("5000"), FromClusterDefault}, {"log.retention.hours", text("2"), FromStatic}, {"log.retention.hours", text("168"), FromDefault}}}}
+			{"log.retention.ms", text("5000"), FromClusterDefault}, {"log.retention.hours", text("2"), FromStatic}}}}
 	if diff := cmp.Diff(want, entries); diff != "" {
 		t.Error(diff)
 	}

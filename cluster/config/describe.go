@@ -1,5 +1,7 @@
 package config
 
+import "slices"
+
 // Entry is one setting as DescribeConfigs answers it.
 type Entry struct {
 	Name string
@@ -31,7 +33,10 @@ func DescribeTopic(configs map[string]string, b *Broker, names []string) []Entry
 	var entries []Entry
 	for _, k := range TopicKeys() {
 		if wanted(k.Name, names) {
-			entries = append(entries, entry(k, v.chain(k)))
+			e := entry(k, v.chain(k))
+			// Kafka names the default of the first broker synonym alone: not those it falls back to, nor the topic's own.
+			e.Synonyms = slices.DeleteFunc(e.Synonyms, func(s Synonym) bool { return s.Source == FromDefault && s.Name != k.Synonym })
+			entries = append(entries, e)
 		}
 	}
 	return entries

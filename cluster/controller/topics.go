@@ -288,6 +288,8 @@ func (c *Controller) DeleteTopics(ctx context.Context, topics []TopicRef) []Topi
 				results[i] = TopicResult{Name: ref.Name, ID: ref.ID}
 				t, err := ref.find(base)
 				switch {
+				case (ref.Name == "") == ref.ID.IsZero():
+					err = refuse(ErrInvalidRequest, "A topic is deleted by its name or by its id, one of the two.")
 				case err != nil:
 				case !allowed:
 					err = refuse(ErrDeletionDisabled, "Topic deletion is disabled.")

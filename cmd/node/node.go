@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"path/filepath"
 	"strconv"
@@ -93,7 +94,11 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 
 func (n *Node) start(ctx context.Context) error {
 	var err error
-	if n.config, err = config.ParseBroker(n.opts.Settings); err != nil {
+	settings := map[string]string{}
+	maps.Copy(settings, n.opts.Settings)
+	id := strconv.Itoa(int(n.opts.NodeID))
+	settings["node.id"], settings["broker.id"] = id, id // tools read the broker's id off its settings
+	if n.config, err = config.ParseBroker(settings); err != nil {
 		return err
 	}
 	if err := n.listen(); err != nil {

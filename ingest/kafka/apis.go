@@ -61,7 +61,7 @@ func init() {
 		23:             serve(2, 4, (*Server).offsetForLeaderEpoch),
 		32:             serve(1, 4, (*Server).describeConfigs),
 		33:             serve(0, 2, (*Server).alterConfigs),
-		35:             serve(1, 4, (*Server).describeLogDirs),
+		35:             serve(1, 5, (*Server).describeLogDirs),
 		37:             serve(0, 3, (*Server).createPartitions),
 		44:             serve(0, 1, (*Server).incrementalAlterConfigs),
 		60:             serve(0, 2, (*Server).describeCluster),

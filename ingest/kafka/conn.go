@@ -115,7 +115,7 @@ func (c *conn) readLoop(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if hangUp != nil {
-			return hangUp
+			return nil // the writer says why, behind the answers before it
 		}
 		if throttle > 0 {
 			select {
@@ -129,7 +129,14 @@ func (c *conn) readLoop(ctx context.Context) error {
 
 // readFrame reads one request, its size checked and its memory reserved before any of it is read.
 func (c *conn) readFrame(ctx context.Context, r *bufio.Reader) (*call, error) {
-	head, err := r.Peek(4 + 8) // size, API key, version, correlation id
+	// The size is judged before another byte is waited for: what is too short or too long may never send one.
+	head, err := r.Peek(4)
+	if err == nil {
+		if size := int32(binary.BigEndian.Uint32(head)); size < 8 || size > c.server.opts.MaxRequestBytes {
+			return nil, fmt.Errorf("%w: request of %d bytes, allowed are 8 to %d", errMalformed, size, c.server.opts.MaxRequestBytes)
+		}
+		head, err = r.Peek(4 + 8) // size, API key, version, correlation id
+	}
 	if err != nil {
 		if len(head) > 0 && errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("%w: %d bytes, then the end", errMalformed, len(head))

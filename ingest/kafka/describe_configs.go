@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/everlog/everlog/cluster/config"
+	"github.com/everlog/everlog/cluster/controller"
 )
 
 // DescribeConfigs (key 32, v1-4; KIP-133, KIP-226, KIP-569).
@@ -29,8 +30,14 @@ func (s *Server) describeConfigs(_ context.Context, _ *call, req *kmsg.DescribeC
 
 func (s *Server) configEntries(r kmsg.DescribeConfigsRequestResource) ([]config.Entry, error) {
 	image := s.broker.Image()
+	if len(r.ConfigNames) == 0 {
+		r.ConfigNames = nil // an empty list asks for all, as null does
+	}
 	switch r.ResourceType {
 	case kmsg.ConfigResourceTypeTopic:
+		if err := controller.ValidateTopicName(r.ResourceName); err != nil {
+			return nil, err
+		}
 		t := image.Topic(r.ResourceName)
 		if t == nil {
 			return nil, errUnknownTopic

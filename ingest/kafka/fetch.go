@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/everlog/everlog/cluster/metadata"
+	"github.com/everlog/everlog/ingest/broker"
 	"github.com/everlog/everlog/ingest/partition"
 	"github.com/everlog/everlog/tier/record"
 )
@@ -237,13 +238,16 @@ func (f *fetchRead) readLocal(r *fetched, max int, atLeastOne bool) (*remoteRead
 	if err != nil {
 		return nil, err
 	}
+	if f.replicaID() >= 0 { // no partition has a second replica yet
+		return nil, broker.ErrNotReplica
+	}
 	req := partition.ReadRequest{Offset: r.part.offset, MaxBytes: max, AtLeastOne: atLeastOne, Committed: f.req.IsolationLevel == 1,
 		CurrentEpoch: r.part.currentEpoch, LastFetchedEpoch: r.part.lastFetched}
 	res, err := p.Read(req)
-	r.hw, r.lso, r.logStart = res.View.HighWatermark, res.View.LastStable, res.View.LogStart
 	if err != nil {
-		return nil, err
+		return nil, err // watermarks stay -1 beside an error
 	}
+	r.hw, r.lso, r.logStart = res.View.HighWatermark, res.View.LastStable, res.View.LogStart
 	r.diverge = res.Diverging
 	if res.Remote {
 		if max <= 0 && !atLeastOne {
@@ -253,6 +257,14 @@ func (f *fetchRead) readLocal(r *fetched, max int, atLeastOne bool) (*remoteRead
 	}
 	r.data, r.aborted = res.Data, res.Aborted
 	return nil, nil
+}
+
+// replicaID is the broker that fetches, or negative for a consumer (v15 moved it to a tagged field: KIP-903).
+func (f *fetchRead) replicaID() int32 {
+	if f.version >= 15 {
+		return f.req.ReplicaState.ID
+	}
+	return f.req.ReplicaID
 }
 
 // readRemote reads all of rs at once and waits at most remoteWait; what has not come by then is answered empty.
@@ -281,7 +293,7 @@ func readRemote(ctx context.Context, rs []*remoteRead) {
 }
 
 func (r *fetched) fail(err error) {
-	r.code = codeOf(err)
+	r.code, r.hw, r.lso, r.logStart = codeOf(err), -1, -1, -1
 	var nl *partition.NotLeaderError
 	if errors.As(err, &nl) {
 		r.leader, r.epoch = nl.Leader, nl.Epoch

@@ -153,6 +153,9 @@ func (s *Server) offsetForLeaderEpoch(_ context.Context, _ *call, req *kmsg.Offs
 func (s *Server) findCoordinator(_ context.Context, _ *call, req *kmsg.FindCoordinatorRequest) (kmsg.Response, error) {
 	resp := req.ResponseKind().(*kmsg.FindCoordinatorResponse)
 	code, message := kerr.CoordinatorNotAvailable.Code, "this broker serves no groups and no transactions"
+	if req.CoordinatorType < 0 || req.CoordinatorType > 2 { // group, transaction, share
+		code, message = codeInvalidRequest, "there is no such type of coordinator"
+	}
 	if req.Version < 4 {
 		resp.ErrorCode, resp.ErrorMessage, resp.NodeID, resp.Port = code, &message, -1, -1
 		return resp, nil

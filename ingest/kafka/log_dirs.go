@@ -6,7 +6,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// DescribeLogDirs (key 35, v1-4; KIP-113, KIP-827).
+// DescribeLogDirs (key 35, v1-5; KIP-113, KIP-827, KIP-1066).
 
 func (s *Server) describeLogDirs(_ context.Context, _ *call, req *kmsg.DescribeLogDirsRequest) (kmsg.Response, error) {
 	resp := req.ResponseKind().(*kmsg.DescribeLogDirsResponse)

@@ -253,7 +253,7 @@ func (p *produceReply) release() {
 func (p *produceReply) firstError() error {
 	for i := range p.results {
 		if p.results[i].code != 0 {
-			return fmt.Errorf("produce with acks=0 failed for partition %d: %s", p.results[i].index, p.results[i].message)
+			return fmt.Errorf("produce with acks=0 failed for partition %d: error code %d %s", p.results[i].index, p.results[i].code, p.results[i].message)
 		}
 	}
 	return nil

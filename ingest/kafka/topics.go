@@ -38,8 +38,13 @@ func (s *Server) createTopics(ctx context.Context, _ *call, req *kmsg.CreateTopi
 	results := s.broker.Controller.CreateTopics(ctx, topics, req.ValidateOnly)
 	settled := s.settle(ctx, results, req.ValidateOnly)
 	resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
+	answered := map[string]bool{} // a topic named twice is refused once
 	for i := range results {
 		r := &results[i]
+		if answered[r.Name] {
+			continue
+		}
+		answered[r.Name] = true
 		if r.Err == nil {
 			r.Err = settled
 		}

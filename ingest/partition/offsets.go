@@ -118,8 +118,14 @@ func (p *Partition) EarliestPendingUpload() Found {
 // MaxTimestamp is the record with the largest timestamp of both tiers (KIP-734).
 func (p *Partition) MaxTimestamp(ctx context.Context) (Found, error) {
 	best := nothing
-	if ts, o := p.log.MaxTimestamp(); o >= 0 && o < p.View().HighWatermark {
-		best = Found{o, ts, p.EpochOf(o)}
+	if ts, o := p.log.MaxTimestamp(); o >= 0 && o < p.View().HighWatermark { // o is the batch; the record is in it
+		found, at, ok, err := p.log.FindTime(ts, p.View().HighWatermark)
+		if err != nil {
+			return nothing, storageError(err)
+		}
+		if ok {
+			best = Found{found, at, p.EpochOf(found)}
+		}
 	}
 	if p.tier == nil {
 		return best, nil

@@ -17,6 +17,9 @@ const (
 	FromCoordinator
 )
 
+// noTimestamp is the timestamp of a record that has none: it passes every limit.
+const noTimestamp = -1
+
 // maxRecordErrors bounds the record errors of one answer.
 const maxRecordErrors = 100
 
@@ -101,7 +104,7 @@ func (r *rules) checkRecords(b record.Batch, nowMs int64) error {
 		}
 		t := base + rec.TimestampDelta
 		maxTime = max(maxTime, t)
-		if !r.logAppendTime && (t < earliest || t > latest) {
+		if !r.logAppendTime && t != noTimestamp && (t < earliest || t > latest) {
 			refuse(ErrInvalidTimestamp, next, "Timestamp %d of message with offset %d is out of range. The timestamp should be within [%d, %d]", t, next, earliest, latest)
 		}
 		next++
@@ -114,7 +117,7 @@ func (r *rules) checkRecords(b record.Batch, nowMs int64) error {
 		return bad
 	}
 	if !r.logAppendTime && maxTime != b.MaxTimestamp() {
-		return fmt.Errorf("%w: largest timestamp is %d, header says %d", ErrInvalidTimestamp, maxTime, b.MaxTimestamp())
+		b.SetMaxTimestamp(maxTime) // indexes trust the header; Kafka corrects it too
 	}
 	return nil
 }

@@ -179,4 +179,10 @@ func (b Batch) StampAppendTime(ms int64) {
 	b.sign()
 }
 
+// SetMaxTimestamp makes ms, in milliseconds, the largest timestamp that the header names, and renews the CRC.
+func (b Batch) SetMaxTimestamp(ms int64) {
+	binary.BigEndian.PutUint64(b[posMaxTime:], uint64(ms))
+	b.sign()
+}
+
 func (b Batch) sign() { binary.BigEndian.PutUint32(b[posCRC:], b.Checksum()) }
