@@ -79,6 +79,10 @@ func (d *Directory) writeTemp(ctx context.Context, temp string, body Body, o Put
 	return versionOf(sum), nil
 }
 
+// syncEvery is how much of an object is written between syncs. One sync of all at the end would make every other sync on
+// the file system, a broker's log among them, wait for it.
+const syncEvery = 4 << 20
+
 // copyBody streams the body to the file, and computes on the way what is asked for.
 func copyBody(ctx context.Context, f vfs.File, body Body, checksum bool, sum hash.Hash) (crc uint32, err error) {
 	inMemory, _ := body.(memoryBody)
@@ -110,6 +114,11 @@ func copyBody(ctx context.Context, f vfs.File, body Body, checksum bool, sum has
 			return 0, err
 		}
 		position += n
+		if position%syncEvery == 0 && position < size {
+			if err := f.Sync(); err != nil {
+				return 0, err
+			}
+		}
 	}
 	return crc, nil
 }

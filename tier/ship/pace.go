@@ -13,8 +13,11 @@ type Load struct {
 
 // PaceOptions bound the pace, in bytes of log per second (before compression). The zero value is valid.
 type PaceOptions struct {
-	// Full is the pace of an idle broker and of one whose backlog nears its budget; default 0 = without limit.
+	// Full is the pace of a broker whose backlog nears its budget; default 0 = without limit.
 	Full float64
+	// Steady is the pace of an idle broker with room to spare. Default 64 MiB/s: what is appended beside it, little as it
+	// is, should not wait behind uploads for the disk.
+	Steady float64
 	// Floor is the pace beside busy producers with room to spare. Default 32 MiB/s.
 	Floor float64
 	// Idle and Busy are the ingest rates up to which the broker counts as idle and from which as busy. Defaults 4 and 48 MiB/s.
@@ -37,17 +40,19 @@ func (o PaceOptions) withDefaults() PaceOptions {
 		}
 	}
 	set(&o.Full, unlimited)
+	set(&o.Steady, 64<<20)
 	set(&o.Floor, 32<<20)
 	set(&o.Idle, 4<<20)
 	set(&o.Busy, 48<<20)
-	o.Floor = min(o.Floor, o.Full)
+	o.Steady = min(o.Steady, o.Full)
+	o.Floor = min(o.Floor, o.Steady)
 	o.Busy = max(o.Busy, o.Idle+1)
 	return o
 }
 
 // Pace returns how many bytes of log the broker may ship per second; +Inf for no limit. Uploads compete with producers for
-// two scarce things, processor and disk, so they yield while the local disk has room: the pace falls from Full to Floor as
-// ingest rises from Idle to Busy, and rises back to Full as the backlog takes the budget. It is continuous, so that it
+// two scarce things, processor and disk, so they yield while the local disk has room: the pace falls from Steady to Floor as
+// ingest rises from Idle to Busy, and rises to Full as the backlog takes the budget. It is continuous, so that it
 // needs no hysteresis; never rises with ingest and never falls with the backlog. Where ingest stays above the pace, the
 // backlog settles at the share of the budget at which both are equal.
 func Pace(l Load, o PaceOptions) float64 {
@@ -58,8 +63,7 @@ func Pace(l Load, o PaceOptions) float64 {
 		pressure = ramp(float64(l.Backlog)/float64(l.Budget), easy, urgent)
 	}
 	// Squared, so that the first signs of a backlog raise the pace by little: it should settle low, not at full speed.
-	hurry := max(idleness*idleness, pressure*pressure)
-	pace := o.Floor + (o.Full-o.Floor)*hurry
+	pace := max(o.Floor+(o.Steady-o.Floor)*idleness*idleness, o.Floor+(o.Full-o.Floor)*pressure*pressure)
 	if pace >= unlimited {
 		return math.Inf(1)
 	}

@@ -19,9 +19,9 @@ func TestPace(t *testing.T) {
 		load Load
 		want float64 // MiB/s
 	}{
-		{"an idle broker ships as fast as it may", Load{Ingest: 1 * mib, Backlog: 10, Budget: 1000}, 500},
+		{"idle with room to spare: steadily", Load{Ingest: 1 * mib, Backlog: 10, Budget: 1000}, 64},
 		{"busy with room to spare: slowly", Load{Ingest: 200 * mib, Backlog: 10, Budget: 1000}, 32},
-		{"half way to busy", Load{Ingest: 26 * mib, Backlog: 0, Budget: 1000}, 32 + 468*0.25},
+		{"half way to busy", Load{Ingest: 26 * mib, Backlog: 0, Budget: 1000}, 32 + 32*0.25},
 		{"a first backlog changes nothing", Load{Ingest: 200 * mib, Backlog: 200, Budget: 1000}, 32},
 		{"it grows: faster", Load{Ingest: 200 * mib, Backlog: 400, Budget: 1000}, 32 + 468*0.25},
 		{"it nears the budget: at full speed", Load{Ingest: 200 * mib, Backlog: 600, Budget: 1000}, 500},
