@@ -40,9 +40,9 @@ var (
 // in the methods of Cache, so that a package which must not import this one can declare the interface it needs.
 //
 // Object is the object's name. Block returns a block's position in the object and its sizes in bytes, stored and decoded.
-// Decode checks the stored bytes of block i and returns its raw bytes: a block with stored == raw is plain, and Decode
-// returns stored itself; else it appends to dst[:0], which has room for raw bytes. Blocks that follow each other lie side by
-// side. All must be cheap, answer the same for ever, and be safe for concurrent use.
+// Decode checks the stored bytes of block i and returns its raw bytes: stored itself if the block is not encoded, else it
+// appends to dst[:0], which has room for raw bytes or is nil. A block with stored < raw is taken to be encoded. Blocks that
+// follow each other lie side by side. All must be cheap, answer the same for ever, and be safe for concurrent use.
 type Layout = interface {
 	Object() string
 	Block(i int) (position int64, stored, raw int)

@@ -151,7 +151,11 @@ func (c *Cache) decode(ld *load, in []byte) *slab {
 	for i, b := range ld.blocks {
 		_, stored, raw := ld.layout.Block(ld.from + i)
 		dst := buf[to : to+raw : to+raw]
-		got, err := ld.layout.Decode(ld.from+i, dst[:0], in[from:from+stored:from+stored])
+		room := dst[:0]
+		if ld.plain {
+			room = nil // dst is what is decoded
+		}
+		got, err := ld.layout.Decode(ld.from+i, room, in[from:from+stored:from+stored])
 		if err == nil && len(got) != raw {
 			err = fmt.Errorf("%d bytes decoded, not %d", len(got), raw)
 		}

@@ -3,124 +3,157 @@ package fetch
 import (
 	"context"
 	"sync"
-	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/everlog/everlog/tier/manifest"
 	"github.com/everlog/everlog/tier/record"
 )
 
-// Read-ahead: a reader that asks for the offset after what it got is sequential, and has the next blocks loaded before it
-// asks. How far grows with each read, from one GET to aheadGets of them, and crosses into following segments.
+// Read-ahead works in groups: the blocks that one GET brings, the same ones whoever asks, so that all readers of a segment
+// share its GETs. A sequential reader has the rest of its group loaded, and as many bytes more as its window says, through
+// the following segments.
+
 const (
-	aheadGets = 4
-	// maxStreams bounds the sequential readers remembered for a partition; the longest unused is forgotten.
-	maxStreams = 64
-	// borderTimeout bounds the search for the next segment, which no reader waits for.
-	borderTimeout = 30 * time.Second
+	// maxFollowing bounds the segments whose footers are looked up ahead in one go, and the successors remembered.
+	maxFollowing = 16
+	// footersAtOnce is how many of them are read at a time.
+	footersAtOnce = 4
 )
 
-// stream is one sequential reader, as its offsets show.
-type stream struct {
-	flow  uint64
-	next  record.Offset // where it is expected to go on
-	depth int           // GETs to have under way ahead of it; 0 for one seen for the first time
-	used  uint64        // by streams.clock
-}
-
-type streams struct {
-	mu      sync.Mutex
-	list    []*stream
-	clock   uint64
-	flows   uint64
-	border  sync.WaitGroup
-	crossed map[record.Offset]bool // segments whose successor is being looked up
-}
-
-// take returns the stream that goes on at offset, or a new one. While it reads nobody else finds it.
-func (s *streams) take(offset record.Offset) *stream {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i, st := range s.list {
-		if st.next == offset {
-			s.list = append(s.list[:i], s.list[i+1:]...)
-			st.depth = min(max(2*st.depth, 1), aheadGets)
-			return st
+// pace moves the window of a stream that comes to read the blocks [from, to).
+func (r *Reader) pace(st *stream, l *layout, from, to int) {
+	_, end := l.group(from, r.src.Blocks.GetSize())
+	group := l.footer.Blocks[end-1].End
+	if st.again {
+		st.again = false
+		p := progress{bytes: st.bytes, busy: st.busy, entered: group != st.group, getSize: r.src.Blocks.GetSize(), getTime: r.src.Blocks.GetTime()}
+		if p.lost = l.footer.Blocks[to-1].End <= st.asked && r.src.Blocks.Missing(l, from, to) > 0; p.lost {
+			st.asked = 0
 		}
+		st.window.step(p)
 	}
-	s.flows++
-	return &stream{flow: s.flows}
+	st.group = group
 }
 
-// put says where the stream will go on.
-func (s *streams) put(st *stream, next record.Offset) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.clock++
-	st.next, st.used = next, s.clock
-	if len(s.list) >= maxStreams {
-		oldest := 0
-		for i := range s.list {
-			if s.list[i].used < s.list[oldest].used {
-				oldest = i
-			}
-		}
-		s.list[oldest] = st
-		return
-	}
-	s.list = append(s.list, st)
-}
-
-// readAhead has the blocks from from on loaded, as far as the stream's depth reaches.
+// readAhead has loaded what comes after block from, as far as the stream's window reaches.
 func (r *Reader) readAhead(st *stream, l *layout, from int) {
-	want := st.depth * r.src.Blocks.GetSize()
-	to, bytes := from, 0
-	for to < len(l.footer.Blocks) && bytes < want {
-		bytes += int(l.footer.Blocks[to].Raw)
-		to++
-	}
-	if to > from && r.src.Blocks.Ahead(st.flow, l, from, to) < to-from {
-		return // no room: further ones have none either
-	}
-	if left := want - bytes; to == len(l.footer.Blocks) && left > 0 {
-		r.cross(st.flow, l.footer.End, left)
-	}
-}
-
-// cross reads ahead in the segment that begins at base. If its footer is not known, that is fetched in the background.
-func (r *Reader) cross(flow uint64, base record.Offset, bytes int) {
-	s := &r.streams
-	s.mu.Lock()
-	if s.crossed[base] {
-		s.mu.Unlock()
+	size := r.src.Blocks.GetSize()
+	left := st.window.depth * size
+	if left == 0 {
 		return
 	}
-	if s.crossed == nil {
-		s.crossed = map[record.Offset]bool{}
-	}
-	s.crossed[base] = true
-	s.mu.Unlock()
-	s.border.Go(func() {
-		defer func() {
-			s.mu.Lock()
-			delete(s.crossed, base)
-			s.mu.Unlock()
-		}()
-		ctx, cancel := context.WithTimeout(context.Background(), borderTimeout)
-		defer cancel()
-		if m := r.src.Manifest(); m == nil || base >= m.End() {
+	first := true
+	for range maxFollowing {
+		for n := len(l.footer.Blocks); from < n; first = false {
+			if left <= 0 {
+				return
+			}
+			start, end := l.group(from, size)
+			if !first || start == from {
+				left -= l.raw(from, end)
+			} // the rest of the group that is being read is not counted
+			if l.footer.Blocks[end-1].End > st.asked {
+				n := r.src.Blocks.Ahead(st.flow, l, from, end)
+				if n > 0 {
+					st.asked = l.footer.Blocks[from+n-1].End
+				}
+				if n < end-from {
+					return // no room: for what follows there is none either
+				}
+			}
+			from = end
+		}
+		if left <= 0 {
 			return
 		}
-		l, err := r.locate(ctx, base)
-		if err != nil {
-			return // whoever reads there will see it
+		next := r.following.after(l)
+		if next == nil {
+			r.lookAhead(l.footer.End, left)
+			return
 		}
-		to, n := 0, 0
-		for to < len(l.footer.Blocks) && n < bytes {
-			n += int(l.footer.Blocks[to].Raw)
-			to++
-		}
-		r.src.Blocks.Ahead(flow, l, 0, to)
-	})
+		l, from = next, 0
+	}
 }
 
-// Wait returns when nothing that the reader began in the background is under way.
-func (r *Reader) Wait() { r.streams.border.Wait() }
+// following knows the segments behind others, as far as they were looked up. The zero value is empty.
+type following struct {
+	mu sync.Mutex
+	// byBase finds a layout by the offset where its predecessor ends. One that was replaced since only costs a GET.
+	byBase  map[record.Offset]*layout
+	looking bool
+}
+
+// after returns the segment behind l, nil if it was not looked up.
+func (f *following) after(l *layout) *layout {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.byBase[l.footer.End]
+}
+
+// lookAhead finds the segments from base on that hold the given bytes, in the background. One such search at a time is
+// enough for a partition: who comes too early comes again.
+func (r *Reader) lookAhead(base record.Offset, bytes int) {
+	m := r.src.Manifest()
+	if m == nil || base >= m.End() {
+		return
+	}
+	f := &r.following
+	f.mu.Lock()
+	busy := f.looking
+	f.looking = true
+	f.mu.Unlock()
+	if busy {
+		return
+	}
+	done := func() {
+		f.mu.Lock()
+		f.looking = false
+		f.mu.Unlock()
+	}
+	if !r.src.Footers.background(func(ctx context.Context) {
+		defer done()
+		r.lookUp(ctx, m, base, bytes)
+	}) {
+		done()
+	}
+}
+
+// lookUp reads the footers of the segments from base on. What fails is left to whoever comes to read there.
+func (r *Reader) lookUp(ctx context.Context, m *manifest.Manifest, base record.Offset, bytes int) {
+	var g errgroup.Group
+	g.SetLimit(footersAtOnce)
+	for range maxFollowing {
+		seg, ok, err := m.Find(ctx, r.src.Store, base)
+		if err != nil || !ok {
+			break
+		}
+		at := base
+		g.Go(func() error {
+			if l, err := r.src.Footers.get(ctx, r.src.Store, m.Identity(), seg); err == nil {
+				r.following.put(at, l)
+			}
+			return nil
+		})
+		base = seg.End
+		if bytes -= int(seg.DataSize); bytes <= 0 {
+			break
+		}
+	}
+	_ = g.Wait() // nothing fails
+}
+
+func (f *following) put(base record.Offset, l *layout) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.byBase == nil {
+		f.byBase = map[record.Offset]*layout{}
+	}
+	for old := range f.byBase {
+		if len(f.byBase) < 4*maxFollowing {
+			break
+		}
+		delete(f.byBase, old)
+	}
+	f.byBase[base] = l
+}

@@ -5,87 +5,112 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/everlog/everlog/tier/manifest"
 	"github.com/everlog/everlog/tier/object"
 	"github.com/everlog/everlog/tier/record"
+	"github.com/everlog/everlog/tier/segment"
 )
 
-// How Scan reads: GETs of scanGet bytes, scanParallel of them under way, all buffers reused.
+// How Scan reads: GETs of at most scanGet bytes that decode to at most scanRaw, scanParallel of them under way, each decoded
+// where it was read, all buffers reused. A single larger block is read alone.
 const (
 	scanGet      = 8 << 20
+	scanRaw      = 32 << 20
 	scanParallel = 4
 )
 
 // ScanStats counts what a Scan read.
-type ScanStats struct{ Objects, Requests, Bytes int64 }
+type ScanStats struct {
+	// Objects are segments, Requests are GETs, those of footers included; Bytes is the stored size of the blocks.
+	Objects, Requests, Bytes int64
+}
 
-// Scan calls fn with every batch of the remote log from the one that contains from up to to (exclusive), in order, reading
-// ahead with several GETs at once. It needs no cache and no broker. A batch is valid only during the call. It returns fn's
-// first error, ErrCorrupt, or the store's error.
+// Scan calls fn with every batch of the remote log that overlaps [from, to), in order, with several GETs at once. It needs
+// no cache and no broker. A batch is valid only during the call. It returns fn's first error, ErrMissing, ErrCorrupt, or the
+// store's error; when it returns, nothing of it goes on.
 func Scan(ctx context.Context, store object.Store, m *manifest.Manifest, from, to record.Offset, fn func(record.Batch) error) (ScanStats, error) {
-	var stats ScanStats
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	footers := NewFooters(0)
-	runs := make(chan *run, scanParallel-1)
-	buffers := make(chan []byte, scanParallel+1)
-	for range scanParallel + 1 {
-		buffers <- nil
+	s := &scanner{store: store, m: m, from: from, to: to, footers: NewFooters(0), runs: make(chan *run, scanParallel), free: make(chan *run, scanParallel+1)}
+	for range scanParallel + 1 { // one more than under way: that which fn looks at
+		s.free <- &run{}
 	}
 	planned := make(chan error, 1)
 	go func() {
-		defer close(runs)
-		planned <- plan(ctx, store, footers, m, from, to, runs, buffers, &stats)
+		defer close(s.runs)
+		planned <- s.plan(ctx)
 	}()
-	err := deliver(ctx, runs, buffers, from, to, &stats.Bytes, fn)
+	err := s.deliver(ctx, fn)
 	cancel()
-	for r := range runs { // what was under way ends before its buffers are let go
+	for r := range s.runs {
 		<-r.done
 	}
-	if perr := <-planned; err == nil {
-		err = perr
+	if planErr := <-planned; err == nil {
+		err = planErr
 	}
-	return stats, err
+	switch {
+	case s.stopped != nil:
+		err = s.stopped
+	case errors.Is(err, segment.ErrCorrupt):
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	case errors.Is(err, object.ErrNotFound):
+		err = fmt.Errorf("%w: %w", ErrMissing, err)
+	}
+	return ScanStats{Objects: s.objects.Load(), Requests: s.requests.Load(), Bytes: s.bytes.Load()}, err
+}
+
+// scanner is one Scan: a planner that starts runs in order, and fn's caller, who takes them in order.
+type scanner struct {
+	store    object.Store
+	m        *manifest.Manifest
+	from, to record.Offset
+	footers  *Footers
+
+	runs chan *run // under way
+	free chan *run // to be used again
+	// stopped is fn's error.
+	stopped error
+
+	objects, requests, bytes atomic.Int64
 }
 
 // run is one GET: the blocks [from, to) of a segment.
 type run struct {
 	l        *layout
 	from, to int
-	buf      []byte
+	in       []byte   // stored bytes
+	raw      []byte   // of the blocks that are encoded
+	blocks   [][]byte // decoded
 	err      error
 	done     chan struct{}
 }
 
-// plan starts the GETs in order, no more at once than there are buffers.
-func plan(ctx context.Context, store object.Store, footers *Footers, m *manifest.Manifest, from, to record.Offset, runs chan<- *run, buffers <-chan []byte, stats *ScanStats) error {
-	for at := from; at < to; {
-		seg, ok, err := m.Find(ctx, store, at)
-		if err != nil || !ok || seg.Base >= to {
+// plan starts the GETs in order, no more at once than there are free runs.
+func (s *scanner) plan(ctx context.Context) error {
+	for at := s.from; at < s.to; {
+		seg, ok, err := s.m.Find(ctx, s.store, at)
+		if err != nil || !ok || seg.Base >= s.to {
 			return err
 		}
-		l, err := footers.get(ctx, store, seg)
+		l, err := s.footers.get(ctx, s.store, s.m.Identity(), seg)
 		if err != nil {
 			return err
 		}
-		stats.Objects++
-		stats.Requests++
-		for i := l.footer.Find(at); i < len(l.footer.Blocks) && l.footer.Blocks[i].First < to; {
-			r := &run{l: l, from: i, to: l.storedUntil(i, scanGet), done: make(chan struct{})}
+		s.objects.Add(1)
+		s.requests.Add(1)
+		for i := l.footer.Find(at); i < len(l.footer.Blocks) && l.footer.Blocks[i].First < s.to; {
+			var r *run
 			select {
-			case r.buf = <-buffers:
+			case r = <-s.free:
 			case <-ctx.Done():
-				return ctx.Err()
+				return context.Cause(ctx)
 			}
-			stats.Requests++
-			go r.get(ctx, store)
-			select {
-			case runs <- r:
-			case <-ctx.Done():
-				<-r.done
-				return ctx.Err()
-			}
+			r.l, r.from, r.to, r.err, r.done = l, i, s.runEnd(l, i), nil, make(chan struct{})
+			s.requests.Add(1)
+			go s.get(ctx, r)
+			s.runs <- r // has room for all that are not free
 			i = r.to
 		}
 		at = seg.End
@@ -93,71 +118,104 @@ func plan(ctx context.Context, store object.Store, footers *Footers, m *manifest
 	return nil
 }
 
-// storedUntil is the end of the blocks from from on that one GET of about max bytes brings.
-func (l *layout) storedUntil(from, max int) int {
-	to, bytes := from+1, int(l.footer.Blocks[from].Stored)
-	for to < len(l.footer.Blocks) && bytes+int(l.footer.Blocks[to].Stored) <= max {
-		bytes += int(l.footer.Blocks[to].Stored)
-		to++
+// runEnd is the end of the blocks from from on that one GET brings.
+func (s *scanner) runEnd(l *layout, from int) int {
+	to, stored, raw := from, 0, 0
+	for ; to < len(l.footer.Blocks) && l.footer.Blocks[to].First < s.to; to++ {
+		b := &l.footer.Blocks[to]
+		stored += int(b.Stored)
+		raw += int(b.Raw)
+		if to > from && (stored > scanGet || raw > scanRaw) {
+			break
+		}
 	}
 	return to
 }
 
-func (r *run) get(ctx context.Context, store object.Store) {
+// get reads and decodes a run.
+func (s *scanner) get(ctx context.Context, r *run) {
 	defer close(r.done)
-	first, last := r.l.footer.Blocks[r.from], r.l.footer.Blocks[r.to-1]
-	size := int(last.Position + int64(last.Stored) - first.Position)
-	if cap(r.buf) < size {
-		r.buf = make([]byte, size)
+	position, _, _ := r.l.Block(r.from)
+	size, raw := 0, 0
+	for i := r.from; i < r.to; i++ {
+		b := &r.l.footer.Blocks[i]
+		size += int(b.Stored)
+		if b.Stored != b.Raw {
+			raw += int(b.Raw)
+		}
 	}
-	r.buf = r.buf[:size]
-	n, err := store.ReadAt(ctx, r.l.object, r.buf, r.l.position+first.Position)
-	if err != nil && !(errors.Is(err, io.EOF) && n == size) {
-		r.err = fmt.Errorf("read %s: %w", r.l.object, err)
+	r.in, r.raw = grow(r.in, size), grow(r.raw, raw)
+	if n, err := s.store.ReadAt(ctx, r.l.object, r.in, position); n < size {
+		if err == nil || errors.Is(err, io.EOF) || errors.Is(err, object.ErrRange) {
+			err = fmt.Errorf("%w: %d bytes of %d", segment.ErrCorrupt, n, size)
+		}
+		r.err = fmt.Errorf("read %s at %d: %w", r.l.object, position, err)
+		return
+	}
+	s.bytes.Add(int64(size))
+	r.decode()
+}
+
+// grow returns p with size bytes, a new one if it is too small.
+func grow(p []byte, size int) []byte {
+	if cap(p) < size {
+		return make([]byte, size)
+	}
+	return p[:size]
+}
+
+func (r *run) decode() {
+	r.blocks = r.blocks[:0]
+	in, out := r.in, r.raw
+	for i := r.from; i < r.to; i++ {
+		_, stored, raw := r.l.Block(i)
+		var dst []byte
+		if stored != raw {
+			dst, out = out[:0:raw], out[raw:]
+		}
+		block, err := r.l.Decode(i, dst, in[:stored:stored])
+		if err != nil {
+			r.err = fmt.Errorf("block %d of %s: %w", i, r.l.object, err)
+			return
+		}
+		r.blocks = append(r.blocks, block)
+		in = in[stored:]
 	}
 }
 
-// deliver decodes the GETs in order and passes their batches on.
-func deliver(ctx context.Context, runs <-chan *run, buffers chan<- []byte, from, to record.Offset, read *int64, fn func(record.Batch) error) error {
-	var raw []byte
-	for r := range runs {
+// deliver passes the batches on in order.
+func (s *scanner) deliver(ctx context.Context, fn func(record.Batch) error) error {
+	for r := range s.runs {
 		<-r.done
 		if r.err != nil {
 			return r.err
 		}
-		base := r.l.footer.Blocks[r.from].Position
-		for i := r.from; i < r.to; i++ {
-			b := r.l.footer.Blocks[i]
-			stored := r.buf[b.Position-base : b.Position-base+int64(b.Stored)]
-			block, err := r.l.Decode(i, raw[:0], stored)
-			if err != nil {
-				return fmt.Errorf("%w: block %d of %s: %w", ErrCorrupt, i, r.l.object, err)
+		for i, block := range r.blocks {
+			if err := s.each(block, fn); err != nil {
+				return fmt.Errorf("block %d of %s: %w", r.from+i, r.l.object, err)
 			}
-			if int(b.Stored) != int(b.Raw) {
-				raw = block
-			}
-			if err := each(block, from, to, fn); err != nil {
-				return err
+			if s.stopped != nil {
+				return nil
 			}
 		}
-		*read += int64(len(r.buf))
-		buffers <- r.buf
+		s.free <- r
 	}
 	return ctx.Err()
 }
 
-func each(block []byte, from, to record.Offset, fn func(record.Batch) error) error {
+// each passes the batches of a block that overlap [from, to) on.
+func (s *scanner) each(block []byte, fn func(record.Batch) error) error {
 	for len(block) > 0 {
 		b, rest, err := record.Next(block)
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrCorrupt, err)
+			return fmt.Errorf("%w: %w", segment.ErrCorrupt, err)
 		}
 		block = rest
-		if b.NextOffset() <= from || b.BaseOffset() >= to {
+		if b.NextOffset() <= s.from || b.BaseOffset() >= s.to {
 			continue
 		}
-		if err := fn(b); err != nil {
-			return err
+		if s.stopped = fn(b); s.stopped != nil {
+			return nil
 		}
 	}
 	return nil

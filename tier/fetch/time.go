@@ -2,98 +2,102 @@ package fetch
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
-	"github.com/everlog/everlog/tier/object"
+	"github.com/everlog/everlog/tier/manifest"
 	"github.com/everlog/everlog/tier/record"
+	"github.com/everlog/everlog/tier/segment"
 )
 
 // Found is a record found by time. Offset -1 is "none".
 type Found struct {
 	Offset    record.Offset
 	Timestamp int64 // milliseconds
+	// Epoch is the leader epoch in which the record was written.
+	Epoch record.LeaderEpoch
 }
 
-// FindTime returns the first record at or above from whose timestamp is ts or later. Errors as Read.
+var none = Found{Offset: -1, Timestamp: -1, Epoch: record.NoEpoch}
+
+// FindTime returns the first record at or above from, and at or above the log start, whose timestamp is ts or later. It
+// reads one block, more only where log start or a producer's clock have made block and record disagree. Errors as Read.
 func (r *Reader) FindTime(ctx context.Context, ts int64, from record.Offset) (Found, error) {
-	for attempt := 0; ; attempt++ {
-		f, err := r.findTime(ctx, ts, from)
-		if err == nil || !errors.Is(err, object.ErrNotFound) || attempt > 0 || r.src.Reload == nil {
-			return f, err
-		}
-		if err := r.src.Reload(ctx); err != nil {
-			return f, err
-		}
-	}
-}
-
-func (r *Reader) findTime(ctx context.Context, ts int64, from record.Offset) (Found, error) {
-	none := Found{Offset: -1, Timestamp: -1}
-	m := r.src.Manifest()
-	if m == nil {
-		return none, fmt.Errorf("%w: the manifest is not loaded", ErrNotFound)
-	}
-	seg, ok, err := m.FindTime(ctx, r.src.Store, ts)
-	if err != nil || !ok {
+	found := none
+	err := r.retry(ctx, func(m *manifest.Manifest) (object string, err error) {
+		found, object, err = r.findTime(ctx, m, ts, max(from, m.LogStart()))
+		return object, err
+	})
+	if err != nil {
 		return none, err
 	}
-	if seg.End <= from { // all matches there are deleted; go on at from, segment by segment
-		if seg, ok, err = m.Find(ctx, r.src.Store, from); err != nil || !ok {
-			return none, err
-		}
+	return found, nil
+}
+
+func (r *Reader) findTime(ctx context.Context, m *manifest.Manifest, ts int64, from record.Offset) (found Found, object string, err error) {
+	seg, ok, err := m.FindTime(ctx, r.src.Store, ts)
+	if ok && seg.End <= from { // all matches there are out of bounds; go on at from
+		seg, ok, err = m.Find(ctx, r.src.Store, from)
 	}
-	for {
-		l, err := r.src.Footers.get(ctx, r.src.Store, seg)
+	for ; ok && err == nil; seg, ok, err = m.Find(ctx, r.src.Store, seg.End) {
+		if seg.MaxTimestamp < ts {
+			continue
+		}
+		l, err := r.src.Footers.get(ctx, r.src.Store, m.Identity(), seg)
 		if err != nil {
-			return none, err
+			return none, seg.Object, err
 		}
 		for i := l.footer.FindTime(ts); i < len(l.footer.Blocks); i++ {
 			if b := l.footer.Blocks[i]; b.MaxTimestamp < ts || b.End <= from {
 				continue
 			}
-			if f, err := r.findInBlock(ctx, l, i, ts, from); err != nil || f.Offset >= 0 {
-				return f, err
+			if found, err := r.findInBlock(ctx, l, i, ts, from); err != nil || found.Offset >= 0 {
+				return found, seg.Object, err
 			}
 		}
-		if seg, ok, err = m.Find(ctx, r.src.Store, seg.End); err != nil || !ok {
-			return none, err
-		}
 	}
+	return none, "", err
 }
 
 // findInBlock looks at the records of one block.
 func (r *Reader) findInBlock(ctx context.Context, l *layout, i int, ts int64, from record.Offset) (Found, error) {
-	found := Found{Offset: -1, Timestamp: -1}
 	blocks, release, err := r.src.Blocks.Get(ctx, 0, l, i, i+1)
 	if err != nil {
-		return found, err
+		return none, err
 	}
 	defer release()
 	for rest := blocks[0]; len(rest) > 0; {
 		var b record.Batch
 		if b, rest, err = record.Next(rest); err != nil {
-			return found, fmt.Errorf("%w: %s: %w", ErrCorrupt, l.object, err)
+			break
 		}
 		if b.MaxTimestamp() < ts || b.NextOffset() <= from {
 			continue
 		}
-		err := b.Each(func(rec *record.Record) error {
-			o, at := b.BaseOffset()+record.Offset(rec.OffsetDelta), b.BaseTimestamp()+rec.TimestampDelta
-			if b.LogAppendTime() {
-				at = b.MaxTimestamp()
-			}
-			if found.Offset < 0 && o >= from && at >= ts {
-				found = Found{o, at}
-			}
-			return nil
-		})
-		if err != nil {
-			return found, fmt.Errorf("%w: %s: %w", ErrCorrupt, l.object, err)
+		var found Found
+		if found, err = findInBatch(b, ts, from); err != nil || found.Offset >= 0 {
+			return found, err
 		}
-		if found.Offset >= 0 {
-			return found, nil
+	}
+	if err != nil {
+		return none, fmt.Errorf("%w: block %d of %s: %w", segment.ErrCorrupt, i, l.object, err)
+	}
+	return none, nil
+}
+
+func findInBatch(b record.Batch, ts int64, from record.Offset) (Found, error) {
+	found := none
+	err := b.Each(func(rec *record.Record) error {
+		o, at := b.BaseOffset()+record.Offset(rec.OffsetDelta), b.BaseTimestamp()+rec.TimestampDelta
+		if b.LogAppendTime() {
+			at = b.MaxTimestamp()
 		}
+		if found.Offset < 0 && o >= from && at >= ts {
+			found = Found{Offset: o, Timestamp: at, Epoch: b.LeaderEpoch()}
+		}
+		return nil
+	})
+	if err != nil {
+		return none, fmt.Errorf("records at offset %d: %w", b.BaseOffset(), err)
 	}
 	return found, nil
 }
