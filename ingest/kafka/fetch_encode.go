@@ -1,5 +1,7 @@
 package kafka
 
+import "github.com/everlog/everlog/ingest/partition"
+
 // size encodes everything but the records and returns the length of the whole body.
 func (f *fetchRead) size() int {
 	if f.encoded != nil {
@@ -21,18 +23,23 @@ func (f *fetchRead) write(w *responseWriter) error {
 		if _, err := w.Write(f.encoded[i]); err != nil {
 			return err
 		}
-		for _, piece := range r.data.Pieces() {
-			if piece.Bytes != nil {
-				if _, err := w.Write(piece.Bytes); err != nil {
-					return err
-				}
-			} else if err := w.copyAt(piece.Reader, 0, piece.Size); err != nil {
-				return err
-			}
+		if err := writeData(w, &r.data); err != nil {
+			return err
 		}
 	}
 	_, err := w.Write(f.encoded[len(f.out)])
 	return err
+}
+
+// writeData sends one partition's records from where they lie: a file, or blocks of memory.
+func writeData(w *responseWriter, d *partition.Data) error {
+	if blocks := d.Blocks(); blocks != nil {
+		return w.writeBlocks(blocks, d.Size())
+	}
+	if reader := d.File(); reader != nil {
+		return w.copyAt(reader, 0, d.Size())
+	}
+	return nil
 }
 
 // encode fills f.encoded with len(f.out)+1 pieces; the records of f.out[i] go between pieces i and i+1.

@@ -86,6 +86,32 @@ func (w *responseWriter) copyAt(r io.ReaderAt, position, size int64) error {
 	return nil
 }
 
+// vectorSize is from where on blocks of memory are sent as they lie, instead of being copied into the buffer.
+const vectorSize = 64 << 10
+
+// writeBlocks sends what is collected and the blocks behind it with one system call, or collects them if they are small.
+func (w *responseWriter) writeBlocks(blocks [][]byte, size int64) error {
+	if size < vectorSize {
+		for _, b := range blocks {
+			if _, err := w.Write(b); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	v := make(net.Buffers, 0, 1+len(blocks))
+	if w.n > 0 {
+		v = append(v, w.buf.p[:w.n])
+	}
+	v = append(v, blocks...)
+	if err := w.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	_, err := v.WriteTo(w.conn)
+	w.n = 0
+	return err
+}
+
 func (w *responseWriter) send() error {
 	if err := w.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err

@@ -2,18 +2,11 @@ package partition
 
 import "io"
 
-// Piece is a run of Size record bytes: in memory, or what Reader reads from 0 on.
-type Piece struct {
-	Bytes  []byte
-	Reader io.ReaderAt
-	Size   int64
-}
-
-// Data is whole record batches as a reader gets them, in order. The zero value is empty. Release gives back the file
-// or blocks behind it; the pieces must not be used afterwards. Releasing twice is harmless.
+// Data is whole record batches as a reader gets them, in order: in one file, or in blocks of memory. The zero value is
+// empty. Release gives back what they lie in; nothing may be used afterwards. Releasing twice is harmless.
 type Data struct {
-	pieces  []Piece
-	one     [1]Piece
+	blocks  [][]byte
+	file    io.ReaderAt
 	size    int64
 	release func()
 }
@@ -21,13 +14,11 @@ type Data struct {
 // Size is the number of bytes.
 func (d *Data) Size() int64 { return d.size }
 
-// Pieces are the runs of bytes, in order.
-func (d *Data) Pieces() []Piece {
-	if d.pieces == nil && d.size > 0 {
-		return d.one[:]
-	}
-	return d.pieces
-}
+// Blocks are the runs of bytes in order, if the data lies in memory.
+func (d *Data) Blocks() [][]byte { return d.blocks }
+
+// File reads the data from 0 on, if it lies in a file; else nil.
+func (d *Data) File() io.ReaderAt { return d.file }
 
 // Release gives back what the data lies in.
 func (d *Data) Release() {
@@ -39,14 +30,17 @@ func (d *Data) Release() {
 
 // fileData is data in one file.
 func fileData(r io.ReaderAt, size int64, release func()) Data {
-	return Data{one: [1]Piece{{Reader: r, Size: size}}, size: size, release: release}
+	if size == 0 {
+		release()
+		return Data{}
+	}
+	return Data{file: r, size: size, release: release}
 }
 
 // MemoryData is data in blocks of memory, given back by release, which may be nil.
 func MemoryData(blocks [][]byte, release func()) Data {
-	d := Data{pieces: make([]Piece, 0, len(blocks)), release: release}
+	d := Data{blocks: blocks, release: release}
 	for _, b := range blocks {
-		d.pieces = append(d.pieces, Piece{Bytes: b, Size: int64(len(b))})
 		d.size += int64(len(b))
 	}
 	return d
