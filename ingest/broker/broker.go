@@ -90,7 +90,13 @@ type replica struct {
 	key       replicaKey
 	topic     string
 	partition atomic.Pointer[partition.Partition]
-	failed    atomic.Pointer[error] // why it cannot be opened
+
+	mu       sync.Mutex
+	state    *metadata.Partition // newest
+	settings *config.TopicConfig
+	gone     bool // not placed here any more
+
+	failed atomic.Pointer[error] // why it cannot be opened
 }
 
 // New returns a broker; Run makes it work.
@@ -112,6 +118,7 @@ func New(p Parts, o Options) *Broker {
 		},
 	})
 	b.files = hotlog.NewFiles(0, 0)
+	b.ids.turn = make(chan struct{}, 1)
 	b.conf.Store(p.Config)
 	b.image.Store(p.Metadata.Image())
 	b.started = p.Metadata.Image().Version
@@ -134,7 +141,11 @@ func (b *Broker) Flusher() *hotlog.Flusher { return b.flusher }
 // Start opens the replicas that the image has now. Those whose data must first be restored from the object store are
 // loaded in the background by Run.
 func (b *Broker) Start(ctx context.Context) error {
-	return b.apply(ctx, b.Metadata.Image(), true)
+	img := b.Metadata.Image()
+	if err := errors.Join(b.loadDeletes(), b.removeLeftovers(img)); err != nil {
+		return err
+	}
+	return b.apply(ctx, img)
 }
 
 // Run follows the metadata and does the background work until ctx ends, then closes every replica.
@@ -155,7 +166,7 @@ func (b *Broker) follow(ctx context.Context) error {
 	for {
 		next := b.Metadata.Watch() // before the image is read: no change is missed
 		if img := b.Metadata.Image(); img.Version != b.Image().Version {
-			if err := b.apply(ctx, img, false); err != nil {
+			if err := b.apply(ctx, img); err != nil {
 				return err
 			}
 		}
@@ -232,4 +243,10 @@ func (b *Broker) Partitions() []*partition.Partition {
 		}
 	}
 	return ps
+}
+
+func (r *replica) isGone() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.gone
 }

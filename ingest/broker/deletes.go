@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/everlog/everlog/cluster/metadata"
 	"github.com/everlog/everlog/ingest/partition"
 	"github.com/everlog/everlog/tier/manifest"
 	"github.com/everlog/everlog/tier/record"
@@ -56,21 +59,55 @@ func (b *Broker) deleteRemote(id segment.Identity, epoch record.LeaderEpoch) {
 	}
 }
 
-// finishDeletes goes on with what an earlier run began.
-func (b *Broker) finishDeletes(ctx context.Context, wg *sync.WaitGroup) {
+// loadDeletes reads the list of an earlier run. It comes before anything can add to it.
+func (b *Broker) loadDeletes() error {
 	p, err := b.State.Get(pendingName)
 	if err == nil && len(p) > 0 {
-		b.deleting.mu.Lock()
 		err = json.Unmarshal(p, &b.deleting.list)
-		list := b.deleting.list
-		b.deleting.mu.Unlock()
-		for _, d := range list {
-			wg.Go(func() { b.deleteNow(ctx, d) })
-		}
 	}
 	if err != nil {
-		b.log.Error("the list of deleted remote logs cannot be read", "err", err)
+		return fmt.Errorf("list of deleted remote logs: %w", err)
 	}
+	return nil
+}
+
+// finishDeletes goes on with what an earlier run began.
+func (b *Broker) finishDeletes(ctx context.Context, wg *sync.WaitGroup) {
+	b.deleting.mu.Lock()
+	list := slices.Clone(b.deleting.list)
+	b.deleting.mu.Unlock()
+	for _, d := range list {
+		wg.Go(func() { b.deleteNow(ctx, d) })
+	}
+}
+
+// removeLeftovers removes local logs whose topic is not in the metadata: a crash came between the deletion and its work
+// here. A stale image proves nothing, since topics may have been made after it.
+func (b *Broker) removeLeftovers(img *metadata.Image) error {
+	if b.Metadata.Stale() {
+		return nil
+	}
+	ids, err := b.State.Logs()
+	if err != nil {
+		return fmt.Errorf("local logs: %w", err)
+	}
+	for _, at := range ids {
+		if img.TopicByID(at.Topic) != nil {
+			continue
+		}
+		id := segment.Identity{Cluster: img.ClusterID, Topic: at.Topic, Partition: at.Partition}
+		b.log.Info("the topic of a local log was deleted; removing the rest of it", "topic_id", at.Topic, "partition", at.Partition)
+		b.deleteRemote(id, record.NoEpoch)
+		if err := b.removeLocal(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeLocal removes the files and the state of a replica that is not open.
+func (b *Broker) removeLocal(id segment.Identity) error {
+	return errors.Join(b.FS.RemoveAll(b.logDir(id)), b.State.Log(id.Topic, id.Partition).Delete(), b.State.Set(logStartName(id), nil))
 }
 
 func (b *Broker) deleteNow(ctx context.Context, d pendingDelete) {

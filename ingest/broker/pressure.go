@@ -109,7 +109,7 @@ func (b *Broker) decide(now time.Time, dt time.Duration) {
 	if in.Budget == 0 {
 		in.Budget = total / 5 * 4
 	}
-	var ingested int64
+	ingested := b.tiers.ingestedGone.Load()
 	for _, p := range b.Partitions() {
 		size := p.Size()
 		in.Used += size

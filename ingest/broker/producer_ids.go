@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"sync"
 
 	"github.com/everlog/everlog/tier/record"
 )
@@ -20,7 +19,7 @@ const (
 // producerIDs hands out ids. A block is taken out of the list on disk before its first id is used: a crash loses the rest
 // of a block, never uses an id twice.
 type producerIDs struct {
-	mu        sync.Mutex
+	turn      chan struct{}     // of one: held while a block is fetched, given up on by ctx
 	next, end record.ProducerID // of the block in use
 	loaded    bool
 	spare     []record.ProducerID // first ids of unused blocks, as on disk
@@ -29,8 +28,12 @@ type producerIDs struct {
 // NewProducerID returns an id that no producer of the cluster ever had.
 func (b *Broker) NewProducerID(ctx context.Context) (record.ProducerID, error) {
 	p := &b.ids
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	select {
+	case p.turn <- struct{}{}:
+	case <-ctx.Done():
+		return record.NoProducer, ctx.Err()
+	}
+	defer func() { <-p.turn }()
 	if p.next == p.end {
 		if err := b.nextBlockLocked(ctx); err != nil {
 			return record.NoProducer, err
@@ -41,6 +44,7 @@ func (b *Broker) NewProducerID(ctx context.Context) (record.ProducerID, error) {
 	return id, nil
 }
 
+// nextBlockLocked takes the next block; the caller has the turn.
 func (b *Broker) nextBlockLocked(ctx context.Context) error {
 	p := &b.ids
 	if !p.loaded {

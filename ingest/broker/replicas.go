@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -25,7 +26,7 @@ const openParallel = 16
 
 // apply makes the replicas here those of img: it opens new ones, moves epochs and settings on, closes and removes those
 // of deleted topics, and then shows img to requests. At start, replicas that need the object store load in the background.
-func (b *Broker) apply(ctx context.Context, img *metadata.Image, start bool) error {
+func (b *Broker) apply(ctx context.Context, img *metadata.Image) error {
 	if conf, err := b.Parts.Config.WithDynamic(img.BrokerConfigs(b.opts.ID)); err != nil {
 		b.log.Error("changed broker settings are not applied", "err", err)
 	} else {
@@ -103,8 +104,14 @@ func (b *Broker) show(img *metadata.Image) {
 }
 
 func (b *Broker) remove(r *replica, deleted bool) {
+	r.mu.Lock()
+	r.gone = true
 	p := r.partition.Load()
+	r.mu.Unlock()
 	if p == nil {
+		if deleted {
+			b.removeUnopened(r)
+		}
 		return
 	}
 	b.tiers.forget(p, deleted)
@@ -113,6 +120,9 @@ func (b *Broker) remove(r *replica, deleted bool) {
 		err = p.Delete()
 	} else {
 		err = p.Close()
+	}
+	if deleted {
+		err = errors.Join(err, b.State.Set(logStartName(p.Identity()), nil))
 	}
 	if err != nil {
 		b.log.Error("replica could not be removed cleanly", "topic", r.topic, "partition", r.key.partition, "err", err)
@@ -124,8 +134,13 @@ func (b *Broker) applyPartition(ctx context.Context, img *metadata.Image, t *met
 	k := replicaKey{t.ID, index}
 	b.mu.Lock()
 	r, known := b.replicas[k]
+	if known {
+		r.mu.Lock()
+		r.state, r.settings = st, settings
+		r.mu.Unlock()
+	}
 	if !known {
-		r = &replica{key: k, topic: t.Name}
+		r = &replica{key: k, topic: t.Name, state: st, settings: settings}
 		b.replicas[k] = r
 	}
 	b.mu.Unlock()
@@ -133,16 +148,28 @@ func (b *Broker) applyPartition(ctx context.Context, img *metadata.Image, t *met
 		return b.load(ctx, r, img, st, settings)
 	}
 	if p := r.partition.Load(); p != nil {
-		if p.Settings() != settings {
-			p.SetSettings(settings)
+		if settings.Remote && p.Tier() == nil {
+			return b.reopen(ctx, r, p, img, st, settings) // tiering was turned on
 		}
+		p.SetSettings(settings)
 		if err := b.assume(p, st); err != nil {
-			return err
+			r.partition.Store(nil)
+			return errors.Join(b.unusable(r, err), p.Close())
 		}
 		b.tiers.lead(p)
 		return nil
 	}
 	return nil // still loading: load reads the newest state when it is done
+}
+
+// reopen closes a replica and opens it again with other settings. Its clients retry meanwhile.
+func (b *Broker) reopen(ctx context.Context, r *replica, p *partition.Partition, img *metadata.Image, st *metadata.Partition, settings *config.TopicConfig) error {
+	b.tiers.forget(p, false)
+	r.partition.Store(nil)
+	if err := p.Close(); err != nil {
+		return b.unusable(r, err)
+	}
+	return b.load(ctx, r, img, st, settings)
 }
 
 // load opens a replica. What has no local state and may have a past is restored from the object store first, in the
@@ -153,7 +180,7 @@ func (b *Broker) load(ctx context.Context, r *replica, img *metadata.Image, st *
 	if err != nil {
 		return fmt.Errorf("local state of %s-%d: %w", r.topic, id.Partition, err)
 	}
-	if !settings.Remote || img.TopicByID(id.Topic).Created > b.started || !mayHavePast(saved) {
+	if !settings.Remote || b.isNew(img, id) || !mayHavePast(saved) {
 		return b.open(r, id, st, settings, nil)
 	}
 	b.tiers.restore(r, func(ctx context.Context) error {
@@ -164,6 +191,12 @@ func (b *Broker) load(ctx context.Context, r *replica, img *metadata.Image, st *
 		return b.open(r, id, st, settings, old)
 	})
 	return nil
+}
+
+// isNew reports whether a partition came to be while this broker ran: it has no past anywhere.
+func (b *Broker) isNew(img *metadata.Image, id segment.Identity) bool {
+	before := b.Image().TopicByID(id.Topic)
+	return img.TopicByID(id.Topic).Created > b.started || before != nil && int(id.Partition) >= len(before.Partitions)
 }
 
 // mayHavePast reports whether a replica's local state is that of a disk that has never had it, or of a restore that was
@@ -180,29 +213,44 @@ func (b *Broker) open(r *replica, id segment.Identity, st *metadata.Partition, s
 	}
 	logStart, err := b.logStart(id)
 	if err != nil {
+		_ = log.Close()
 		return err
 	}
 	known := record.Offset(-1)
 	var remote *manifest.Log
 	if old != nil {
 		remote = old.log
-		if old.end > log.End() {
-			if err := b.startAfter(log, rec, id, old); err != nil {
+		if old.end > log.End() || old.end == log.End() && log.Start() == log.End() && old.end > 0 { // also a restore that was cut short
+			if logStart = max(logStart, old.logStart); logStart > 0 {
+				err = b.saveLogStart(id, logStart)
+			}
+			if err == nil {
+				err = b.startAfter(log, rec, id, old)
+			}
+			if err != nil {
+				_ = log.Close()
 				return b.unusable(r, err)
 			}
-			logStart = old.logStart
 		}
 	}
 	p, err := partition.Open(id, log, rec, partition.Options{Topic: r.topic, Settings: settings, Log: b.logOptions(), LogStart: logStart,
 		ProducerExpiration: b.Config().ProducerIDExpiry, Logger: b.log, SaveLogStart: func(o record.Offset) error { return b.saveLogStart(id, o) }})
 	if err != nil {
+		_ = log.Close()
 		return b.unusable(r, err)
 	}
 	if settings.Remote {
 		p.NewTier(b.Tier, partition.TierSchedule{Retention: b.Config().RetentionCheck, Retry: retryAtMost}, known, remote)
 	}
-	if err := b.assume(p, st); err != nil {
-		return err
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.gone { // meanwhile its topic was deleted
+		return p.Delete()
+	}
+	p.SetSettings(r.settings)
+	if err := b.assume(p, r.state); err != nil {
+		_ = p.Close()
+		return b.unusable(r, err)
 	}
 	r.partition.Store(p)
 	b.tiers.lead(p)
@@ -285,4 +333,16 @@ func (b *Broker) logStart(id segment.Identity) (record.Offset, error) {
 
 func (b *Broker) saveLogStart(id segment.Identity, o record.Offset) error {
 	return b.State.Set(logStartName(id), binary.BigEndian.AppendUint64(nil, uint64(o)))
+}
+
+// removeUnopened removes what is known of a replica that is being loaded or could not be opened.
+func (b *Broker) removeUnopened(r *replica) {
+	id := segment.Identity{Cluster: b.Image().ClusterID, Topic: r.key.topic, Partition: r.key.partition}
+	b.deleteRemote(id, record.NoEpoch)
+	if r.failed.Load() == nil {
+		return // open will see that it is gone
+	}
+	if err := b.removeLocal(id); err != nil {
+		b.log.Error("replica could not be removed cleanly", "topic", r.topic, "partition", r.key.partition, "err", err)
+	}
 }

@@ -38,6 +38,8 @@ type scheduler struct {
 	waiting []func(context.Context) // restores asked for before run
 	wg      sync.WaitGroup
 	gone    atomic.Int64 // bytes shipped by tiers that have ended
+
+	ingestedGone atomic.Int64 // bytes appended to partitions that are closed
 }
 
 type running struct {
@@ -205,6 +207,7 @@ func (s *scheduler) forget(p *partition.Partition, deleted bool) {
 		r.cancel()
 		<-r.done
 	}
+	s.ingestedGone.Add(p.Ingested())
 	if t := p.Tier(); t != nil {
 		s.gone.Add(t.Shipped())
 		if deleted {
@@ -222,7 +225,7 @@ func (s *scheduler) restore(r *replica, load func(context.Context) error) {
 			return
 		}
 		defer func() { <-s.loads }()
-		for ctx.Err() == nil {
+		for ctx.Err() == nil && !r.isGone() {
 			err := load(ctx)
 			if err == nil {
 				if p := r.partition.Load(); p != nil {

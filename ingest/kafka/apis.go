@@ -111,10 +111,10 @@ func (s *Server) handle(ctx context.Context, c *call) error {
 	if r.err != nil {
 		return fmt.Errorf("%w: header of %s v%d", errMalformed, kmsg.NameForKey(c.key), c.version)
 	}
-	if c.conn.clientID != string(id) {
-		c.conn.clientID = string(id)
+	if c.clientID = c.conn.client(); c.clientID != string(id) {
+		c.clientID = string(id)
+		c.conn.clientID.Store(&c.clientID)
 	}
-	c.clientID = c.conn.clientID
 	return a.handle(s, ctx, c, r.p)
 }
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,8 +25,9 @@ type conn struct {
 	queue chan *call
 
 	// Of the reader goroutine alone:
-	clientID       string // as the last request gave it
 	clientSoftware string // by ApiVersions v3+
+
+	clientID atomic.Pointer[string] // as the last request gave it
 }
 
 // call is one request, from frame to response.
@@ -59,6 +61,14 @@ type reply interface {
 	done()
 }
 
+// client is the client id that the connection's requests carry.
+func (c *conn) client() string {
+	if id := c.clientID.Load(); id != nil {
+		return *id
+	}
+	return ""
+}
+
 func newConn(s *Server, nc net.Conn) *conn {
 	return &conn{server: s, net: nc, queue: make(chan *call, maxInFlight)}
 }
@@ -78,6 +88,9 @@ func (c *conn) run(ctx context.Context) {
 	})
 	if err := c.readLoop(ctx); err != nil && ctx.Err() == nil {
 		c.logEnd(err)
+		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || isReset(err) || errors.Is(err, os.ErrDeadlineExceeded) {
+			cancel() // nobody waits for what is still being waited for
+		}
 	}
 	close(c.queue)
 	wg.Wait()
@@ -88,7 +101,7 @@ func (c *conn) logEnd(err error) {
 	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || isReset(err) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return
 	}
-	c.server.log.Warn("connection closed", "remote", c.net.RemoteAddr().String(), "client", c.clientID, "err", err)
+	c.server.log.Warn("connection closed", "remote", c.net.RemoteAddr().String(), "client", c.client(), "err", err)
 }
 
 func (c *conn) readLoop(ctx context.Context) error {
@@ -153,6 +166,11 @@ func (c *conn) readFrame(ctx context.Context, r *bufio.Reader) (*call, error) {
 		return nil, fmt.Errorf("%w: request (API key %d) of %d bytes, allowed are 8 to %d", errMalformed, req.key, size, limit)
 	}
 	if err := c.server.memory.Acquire(ctx, int64(size)); err != nil {
+		return nil, err
+	}
+	// Memory is held from here on: a client that stops in mid-frame must not hold it for as long as an idle one may stay.
+	if err := c.net.SetReadDeadline(time.Now().Add(frameTimeout + time.Duration(size)*time.Microsecond)); err != nil {
+		c.server.memory.Release(int64(size))
 		return nil, err
 	}
 	_, _ = r.Discard(4) // peeked before

@@ -50,6 +50,8 @@ type fetched struct {
 	aborted  []record.AbortedTxn
 	data     partition.Data // records; empty is none
 	diverge  *record.EpochStart
+	remote   bool  // history: it counts as served in a session's order even if nothing came
+	away     bool  // the object store cannot be read now
 	leader   int32 // KIP-951; -1 is unset
 	epoch    record.LeaderEpoch
 }
@@ -214,11 +216,15 @@ func (f *fetchRead) readAll(ctx context.Context) bool {
 	if len(remote) > 0 {
 		readRemote(ctx, remote)
 		got = 0
+		away := false
 		for i := range f.results {
-			got += int(f.results[i].data.Size())
-			urgent = urgent || f.results[i].code != 0
+			r := &f.results[i]
+			got += int(r.data.Size())
+			away = away || r.away
+			urgent = urgent || r.code != 0 && !r.away
 		}
-		urgent = urgent || got == 0 // the store was slow: answer empty, the client asks again
+		// The store was slow: answer empty, the client asks again. It is away: wait out the fetch's own time before saying so.
+		urgent = urgent || got == 0 && !away
 	}
 	return urgent || got >= minBytes
 }
@@ -253,6 +259,7 @@ func (f *fetchRead) readLocal(r *fetched, max int, atLeastOne bool) (*remoteRead
 		if max <= 0 && !atLeastOne {
 			return nil, nil
 		}
+		r.remote = true
 		return &remoteRead{result: r, partition: p, request: req, view: res.View, max: max, atLeastOne: atLeastOne}, nil
 	}
 	r.data, r.aborted = res.Data, res.Aborted
@@ -281,6 +288,7 @@ func readRemote(ctx context.Context, rs []*remoteRead) {
 			case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 			default:
 				r.result.fail(err)
+				r.result.away = errors.Is(err, partition.ErrTierUnavailable)
 			}
 		}
 		if len(rs) == 1 {
@@ -314,7 +322,7 @@ func (f *fetchRead) choose() {
 		if r.code != 0 {
 			p.sentHW = -1
 		}
-		if f.session != nil && r.data.Size() > 0 {
+		if f.session != nil && (r.data.Size() > 0 || r.remote) {
 			f.session.moveBack(p)
 		}
 		if changed || !f.increments {

@@ -41,7 +41,11 @@ func decodeProduce(p []byte, version int16) (*produceRequest, error) {
 	r := wireReader{p: p}
 	txn, null := r.nullableString(flexible)
 	req := &produceRequest{transactional: !null && len(txn) >= 0, acks: r.int16(), timeout: time.Duration(r.int32()) * time.Millisecond}
-	req.topics = make([]produceTopic, r.arrayLen(flexible, 3))
+	topics := r.arrayLen(flexible, 3)
+	if topics > maxProducePartitions {
+		return nil, fmt.Errorf("%w: Produce of %d topics, allowed are %d", errMalformed, topics, maxProducePartitions)
+	}
+	req.topics = make([]produceTopic, topics)
 	for i := range req.topics {
 		t := &req.topics[i]
 		if version >= 13 {
@@ -50,7 +54,11 @@ func decodeProduce(p []byte, version int16) (*produceRequest, error) {
 			name, _ := r.nullableString(flexible)
 			t.name = string(name)
 		}
-		t.partitions = make([]producePartition, r.arrayLen(flexible, 5))
+		n := r.arrayLen(flexible, 5)
+		if req.partitions+n > maxProducePartitions {
+			return nil, fmt.Errorf("%w: Produce of more than %d partitions", errMalformed, maxProducePartitions)
+		}
+		t.partitions = make([]producePartition, n)
 		for j := range t.partitions {
 			t.partitions[j] = producePartition{index: r.int32(), records: r.nullableBytes(flexible)}
 			r.tags(flexible)

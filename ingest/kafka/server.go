@@ -28,6 +28,11 @@ const (
 	maxInFlight = 128
 	// maxControlFrame bounds every request but Produce: their arrays decode to many times their bytes.
 	maxControlFrame = 4 << 20
+	// frameTimeout bounds how long the rest of a frame may take, beside a microsecond for each of its bytes.
+	frameTimeout = 30 * time.Second
+	// maxProducePartitions bounds the topics and the partitions of one Produce request, whose arrays take more memory
+	// decoded than in the frame.
+	maxProducePartitions = 100_000
 	// writeTimeout bounds how long a client may take to accept one piece of a response.
 	writeTimeout = 2 * time.Minute
 )

@@ -51,6 +51,9 @@ func (p *Partition) Append(b record.Batch, o AppendOptions) (Appended, error) {
 		}
 		return Appended{}, p.notLeader()
 	}
+	if err := p.offline.Load(); err != nil {
+		return Appended{}, fmt.Errorf("%w: %w", ErrStorage, *err)
+	}
 	p.producerMu.Lock()
 	verdict, err := p.producers.Check(b, o.NowMs)
 	p.producerMu.Unlock()
@@ -76,11 +79,13 @@ func (p *Partition) appendLocked(b record.Batch, nowMs int64) error {
 	}
 	if b.IsTransactional() && !b.IsControl() { // before the flusher can move the high watermark past it
 		p.producerMu.Lock()
-		p.firstUnstable.Store(min(p.firstUnstable.Load(), int64(b.BaseOffset())))
+		p.appending = int64(b.BaseOffset())
+		p.updateUnstableLocked()
 		p.producerMu.Unlock()
 	}
 	if err := p.log.Append(b); err != nil {
 		p.producerMu.Lock()
+		p.appending = noUnstable
 		p.updateUnstableLocked()
 		p.producerMu.Unlock()
 		return storageError(err)
@@ -89,13 +94,19 @@ func (p *Partition) appendLocked(b record.Batch, nowMs int64) error {
 	if b.ProducerID() == record.NoProducer {
 		return nil
 	}
+	stable := p.View().LastStable
 	p.producerMu.Lock()
-	defer p.producerMu.Unlock()
 	if err := p.producers.Apply(b, b.BaseOffset(), nowMs); err != nil {
 		panic(fmt.Sprintf("producer state refuses a batch that it had checked: %v", err))
 	}
 	if b.IsTransactional() {
+		p.appending = noUnstable
+		p.producers.SetHighWatermark(record.Offset(p.highWatermark.Load())) // it may have passed b already
 		p.updateUnstableLocked()
+	}
+	p.producerMu.Unlock()
+	if p.View().LastStable > stable {
+		p.wakeWatchers()
 	}
 	return nil
 }
@@ -116,9 +127,9 @@ func (p *Partition) rollLocked() error {
 
 // updateUnstableLocked recomputes where the last stable offset is held back; producerMu is held.
 func (p *Partition) updateUnstableLocked() {
-	at := noUnstable
+	at := p.appending
 	if o, ok := p.producers.FirstUnstable(); ok {
-		at = int64(o)
+		at = min(at, int64(o))
 	}
 	p.firstUnstable.Store(at)
 }

@@ -2,6 +2,7 @@ package partition
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/everlog/everlog/tier/record"
@@ -13,6 +14,9 @@ type Found struct {
 	Timestamp int64
 	Epoch     record.LeaderEpoch
 }
+
+// errFound ends a scan.
+var errFound = errors.New("found")
 
 var nothing = Found{Offset: -1, Timestamp: -1, Epoch: record.NoEpoch}
 
@@ -118,13 +122,11 @@ func (p *Partition) EarliestPendingUpload() Found {
 // MaxTimestamp is the record with the largest timestamp of both tiers (KIP-734).
 func (p *Partition) MaxTimestamp(ctx context.Context) (Found, error) {
 	best := nothing
-	if ts, o := p.log.MaxTimestamp(); o >= 0 && o < p.View().HighWatermark { // o is the batch; the record is in it
-		found, at, ok, err := p.log.FindTime(ts, p.View().HighWatermark)
-		if err != nil {
-			return nothing, storageError(err)
-		}
-		if ok {
-			best = Found{found, at, p.EpochOf(found)}
+	if ts, o := p.log.MaxTimestamp(); o >= 0 {
+		v := p.View()
+		var err error
+		if best, err = p.firstAfter(ctx, ts, max(o, v.LogStart, p.log.Start()), v.HighWatermark); err != nil {
+			return nothing, err
 		}
 	}
 	if p.tier == nil {
@@ -176,10 +178,10 @@ func (p *Partition) FindTime(ctx context.Context, ts int64, committed bool) (Fou
 func (p *Partition) firstAfter(_ context.Context, ts int64, from, limit record.Offset) (Found, error) {
 	found := nothing
 	err := p.log.Scan(from, limit, func(b record.Batch) error {
-		if found.Offset >= 0 || b.MaxTimestamp() < ts || b.LastOffset() < from {
+		if b.MaxTimestamp() < ts || b.LastOffset() < from {
 			return nil
 		}
-		return b.Each(func(r *record.Record) error {
+		err := b.Each(func(r *record.Record) error {
 			o, at := b.BaseOffset()+record.Offset(r.OffsetDelta), b.BaseTimestamp()+r.TimestampDelta
 			if b.LogAppendTime() {
 				at = b.MaxTimestamp()
@@ -189,8 +191,12 @@ func (p *Partition) firstAfter(_ context.Context, ts int64, from, limit record.O
 			}
 			return nil
 		})
+		if err == nil && found.Offset >= 0 {
+			err = errFound
+		}
+		return err
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errFound) {
 		return nothing, storageError(err)
 	}
 	return found, nil

@@ -64,6 +64,7 @@ type Partition struct {
 
 	producerMu sync.Mutex
 	producers  *producer.State
+	appending  int64 // base of the transactional batch that is in the log but not applied yet, or noUnstable
 
 	startMu sync.Mutex // one change of the log start at a time; held while it is made durable
 
@@ -75,6 +76,8 @@ type Partition struct {
 	watched  atomic.Int32 // len(watchers), read without the lock
 
 	logOptions hotlog.Options // but for what the topic's settings say
+
+	offline atomic.Pointer[error] // why appends are refused for good, until a person has looked
 
 	ingested atomic.Int64 // bytes appended since it was opened
 }
@@ -101,6 +104,7 @@ func Open(id segment.Identity, l *hotlog.Log, rec *hotlog.Recovery, o Options) (
 	p.epoch.Store(int32(record.NoEpoch))
 	p.leader.Store(-1)
 	p.firstUnstable.Store(noUnstable)
+	p.appending = noUnstable
 	if err := p.replay(rec); err != nil {
 		return nil, fmt.Errorf("rebuild producer state of %s-%d: %w", o.Topic, id.Partition, err)
 	}
@@ -170,6 +174,9 @@ func (p *Partition) Resign(leader int32) {
 	p.failWaiters(p.notLeader())
 	p.wakeWatchers()
 }
+
+// takeOffline refuses appends from now on.
+func (p *Partition) takeOffline(err error) { p.offline.Store(&err) }
 
 // LeaderEpoch is the epoch that this replica leads in, or record.NoEpoch.
 func (p *Partition) LeaderEpoch() record.LeaderEpoch { return record.LeaderEpoch(p.epoch.Load()) }

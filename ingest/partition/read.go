@@ -79,7 +79,7 @@ func (p *Partition) Read(req ReadRequest) (ReadResult, error) {
 	}
 	res.Data = fileData(s, s.Size, s.Release)
 	if req.Committed {
-		res.Aborted = p.abortedLocal(req.Offset, min(limit, p.log.End()))
+		res.Aborted = p.abortedLocal(req.Offset, s.Next)
 	}
 	return res, nil
 }

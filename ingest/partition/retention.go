@@ -21,8 +21,8 @@ func (t *Tier) maintain(ctx context.Context, s *ship.Shipper) error {
 	log := t.log.Load()
 	m := log.Manifest()
 	start := t.p.View().LogStart
-	if m.Version() > 0 && start > m.LogStart() && start <= m.End() {
-		if err := t.advance(ctx, s, start); err != nil {
+	if to := min(start, m.End()); m.Version() > 0 && to > m.LogStart() { // beyond the end the next upload skips
+		if err := t.advance(ctx, s, to); err != nil {
 			return err
 		}
 	}
@@ -81,10 +81,10 @@ func (t *Tier) retain(ctx context.Context, s *ship.Shipper) error {
 	if err != nil {
 		return err
 	}
-	if m.Version() == 0 || to > m.End() {
-		return nil // nothing was shipped up to there; the next upload begins at the log start
+	if m.Version() == 0 {
+		return nil
 	}
-	return t.advance(ctx, s, to)
+	return t.advance(ctx, s, min(to, m.End()))
 }
 
 // PlanRetention is the log start that the topic's retention asks for. m is nil if there is no remote log.

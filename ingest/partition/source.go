@@ -20,7 +20,7 @@ func (p *Partition) shippable() record.Offset {
 
 // View returns the sealed segments that end above from, and how far they may be shipped, as of one moment.
 func (p source) View(from record.Offset) ship.View {
-	v := ship.View{Limit: p.shippable(), LogStart: record.Offset(p.logStart.Load())}
+	v := ship.View{Limit: p.shippable()}
 	for _, s := range p.log.Sealed(from) {
 		v.Sealed = append(v.Sealed, ship.Sealed{Base: s.Base, End: s.End, Footer: s.Footer, Open: func() (io.ReaderAt, error) {
 			r, err := s.Open()
@@ -30,6 +30,7 @@ func (p source) View(from record.Offset) ship.View {
 			return pinned{r, s}, nil
 		}})
 	}
+	v.LogStart = record.Offset(p.logStart.Load()) // after the segments: what was trimmed before them lies below it
 	return v
 }
 

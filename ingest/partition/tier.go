@@ -55,7 +55,8 @@ type Tier struct {
 	schedule TierSchedule
 	logger   *slog.Logger
 
-	log     atomic.Pointer[manifest.Log] // nil until the manifest is loaded
+	log     atomic.Pointer[manifest.Log]      // Run's; nil until the manifest is loaded
+	seen    atomic.Pointer[manifest.Manifest] // what a reader found newer than that
 	shipper atomic.Pointer[ship.Shipper]
 	end     atomic.Int64 // of the remote log as far as committed, from earlier runs at first; -1 is unknown
 	failure atomic.Pointer[error]
@@ -88,10 +89,18 @@ func (p *Partition) Tier() *Tier { return p.tier }
 
 // Untiered is the number of local bytes that are not in the object store; all, while that is not known.
 func (p *Partition) Untiered() int64 {
+	size := p.Size()
 	if p.tier == nil {
-		return p.Size()
+		return size
 	}
-	return min(p.Pending(p.tier.RemoteEnd()).Bytes, p.Size())
+	end := p.tier.RemoteEnd()
+	for _, s := range p.log.Sealed(p.log.Start()) {
+		if s.End > end {
+			break
+		}
+		size -= s.Size
+	}
+	return max(size, 0)
 }
 
 // RemoteEnd is the end of the remote log as far as it is known to be committed, -1 if nothing is known.
@@ -99,10 +108,13 @@ func (t *Tier) RemoteEnd() record.Offset { return record.Offset(t.end.Load()) }
 
 // Manifest is the newest known manifest, or nil.
 func (t *Tier) Manifest() *manifest.Manifest {
+	seen := t.seen.Load()
 	if l := t.log.Load(); l != nil {
-		return l.Manifest()
+		if m := l.Manifest(); seen == nil || m.Version() >= seen.Version() {
+			return m
+		}
 	}
-	return nil
+	return seen
 }
 
 // Err is why the tier's last attempt failed; nil after a success.
@@ -136,13 +148,14 @@ func (t *Tier) Shipped() int64 {
 	return 0
 }
 
-// reload looks for a newer manifest than the one known: a reader found an object gone.
+// reload looks for a newer manifest than the one known: a reader found an object gone. It leaves Run's log alone.
 func (t *Tier) reload(ctx context.Context) error {
-	l := t.log.Load()
-	if l == nil {
-		return fmt.Errorf("%w: the manifest is not loaded yet", ErrTierUnavailable)
+	fresh, err := t.open(ctx)
+	if err != nil {
+		return err
 	}
-	return l.Reload(ctx)
+	t.seen.Store(fresh.Manifest())
+	return nil
 }
 
 func (t *Tier) wake() {
@@ -175,9 +188,12 @@ func (t *Tier) Run(ctx context.Context, epoch record.LeaderEpoch) error {
 				continue
 			}
 			t.pause(ctx, tierPoll)
-		case errors.Is(err, ship.ErrFenced), errors.Is(err, ship.ErrDeleted), errors.Is(err, ship.ErrDamaged), errors.Is(err, ship.ErrGap), errors.Is(err, manifest.ErrFenced):
+		case errors.Is(err, ship.ErrFenced), errors.Is(err, ship.ErrDeleted), errors.Is(err, ship.ErrDamaged), errors.Is(err, ship.ErrGap), errors.Is(err, manifest.ErrFenced), errors.Is(err, manifest.ErrLineage):
 			t.failure.Store(&err)
 			t.logger.Error("remote log stopped", "epoch", epoch, "err", err)
+			if errors.Is(err, manifest.ErrLineage) {
+				t.p.takeOffline(err)
+			}
 			return err
 		default:
 			t.failure.Store(&err)
@@ -195,6 +211,13 @@ func (t *Tier) step(ctx context.Context, s *ship.Shipper) (bool, error) {
 		return false, t.maintain(ctx, s)
 	}
 	progress, err := s.Step(ctx)
+	if err != nil && time.Since(t.retained) >= t.schedule.Retention {
+		t.retained = time.Now()
+		m := t.log.Load().Manifest()
+		if to, perr := t.p.PlanRetention(time.Now(), m, m.All(ctx, t.parts.Store)); perr == nil {
+			_, _ = t.p.RaiseLogStart(to) // the bucket is told when it is back
+		}
+	}
 	if err != nil || progress && time.Since(t.maintained) < t.schedule.Retention {
 		return progress, err // a long backlog must not starve retention: it has its turn by time as well
 	}
@@ -207,7 +230,7 @@ func (t *Tier) load(ctx context.Context) error {
 	for t.log.Load() == nil {
 		log, err := t.open(ctx)
 		if err == nil {
-			t.adopt(log)
+			t.log.Store(log)
 			break
 		}
 		t.failure.Store(&err)
@@ -219,6 +242,7 @@ func (t *Tier) load(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil
 	}
+	t.adopt(t.log.Load())
 	return t.checkLineage()
 }
 
@@ -244,7 +268,10 @@ func (t *Tier) adopt(log *manifest.Log) {
 func (t *Tier) checkLineage() error {
 	if end := t.RemoteEnd(); end > t.p.log.End() {
 		err := fmt.Errorf("%w: the remote log of %s-%d ends at %d, the local one at %d", ship.ErrGap, t.p.topic, t.p.id.Partition, end, t.p.log.End())
+		t.end.Store(-1) // nothing local may be trimmed by it
 		t.failure.Store(&err)
+		t.p.takeOffline(err)
+		t.logger.Error("this disk has lost records that are in the object store; the partition takes no more", "err", err)
 		return err
 	}
 	return nil
