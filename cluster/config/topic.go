@@ -144,10 +144,9 @@ func ValidateTopicChange(before, after map[string]string, b *Broker) error {
 		b = defaults
 	}
 	was, is := topicView{before, b}, topicView{after, b}
-	if was.bool("remote.storage.enable") && !is.bool("remote.storage.enable") && !is.bool("remote.log.delete.on.disable") {
-		return invalid("It is invalid to disable remote storage without deleting remote data. " +
-			"If you want to keep the remote data and turn to read only, please set `remote.storage.enable=true,remote.log.copy.disable=true`. " +
-			"If you want to disable remote storage and delete all remote data, please set `remote.storage.enable=false,remote.log.delete.on.disable=true`.")
+	if was.bool("remote.storage.enable") && !is.bool("remote.storage.enable") {
+		return invalid("remote.storage.enable cannot be turned off for a topic that exists: what is only in the object store could not be read any more. " +
+			"Set remote.log.copy.disable=true to ship no more, and delete the topic to delete its remote data.")
 	}
 	return nil
 }
