@@ -47,6 +47,8 @@ var (
 
 // Sum reads the range and returns what it holds. Records out of order, outside the range or missing are an error.
 func (c Reader) Sum(ctx context.Context, r Range) (corpus.Sum, error) {
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
 	digest := corpus.NewDigest()
 	next := r.From
 	var wrong error
@@ -95,6 +97,9 @@ type Destination struct {
 
 // Writers are the clients that produce the data set.
 var Writers = []Writer{{"franz", corpus.Rich, WriteFranz}, {"kcat", corpus.Plain, WriteKcat}}
+
+// readLimit bounds the reading of one range.
+const readLimit = 5 * time.Minute
 
 // patience is how long kcat keeps trying while a broker is down: longer than any test.
 const patience = 30 * time.Minute

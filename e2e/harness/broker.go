@@ -24,6 +24,9 @@ import (
 // readyLimit is how long a broker may take to be ready, recovery included.
 const readyLimit = 60 * time.Second
 
+// probe asks for health; a broker that accepts and does not answer is asked again.
+var probe = http.Client{Timeout: 2 * time.Second}
+
 // Options says how a broker is started. The zero value is a broker in a fresh directory with a directory store beside its data.
 type Options struct {
 	Dir   string            // directory of this broker's files; default a temporary one
@@ -149,7 +152,7 @@ func (b *Broker) WaitReady() {
 		if IsKafka() {
 			return b.listens()
 		}
-		response, err := http.Get(b.HTTP() + "/readyz")
+		response, err := probe.Get(b.HTTP() + "/readyz")
 		if err != nil {
 			return err
 		}

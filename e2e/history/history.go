@@ -21,6 +21,7 @@ type Partition struct {
 	Open   bool     // the producer goes on: the log may hold higher numbers than Acked does
 	Failed []string // errors the producer gave up with; their records may or may not be in the log
 	Polled []int64  // by offset: the record number a consumer has seen there, from offset 0
+	From   int64    // what lies below this offset is not looked at: the log to check begins here
 }
 
 // Anomalies is what a log did that no log may do. The zero value is a sound log.
@@ -34,13 +35,14 @@ type Anomalies struct {
 	Failed  []string // the producer was told that its records cannot be written
 }
 
-// Check holds what clients know of a partition against its whole log: the record number at each offset, from offset 0. The log
-// must have been read after everything in p happened.
+// Check holds what clients know of a partition against its log: the record number at each offset, from p.From on. The log must
+// have been read after everything in p happened.
 func Check(p Partition, log []int64) Anomalies {
 	var a Anomalies
 	at := slices.Repeat([]int64{NoOffset}, len(p.Acked)) // by record number: its first offset
 	highest := NoOffset
-	for offset, number := range log {
+	for i, number := range log {
+		offset := p.From + int64(i)
 		switch {
 		case number < 0 || number >= int64(len(p.Acked)) && !p.Open:
 			a.Unsent = append(a.Unsent, p.say("record %d at %d", number, offset))
@@ -54,24 +56,26 @@ func Check(p Partition, log []int64) Anomalies {
 		if number < highest {
 			a.Order = append(a.Order, p.say("record %d at %d, after record %d", number, offset, highest))
 		}
-		at[number] = int64(offset)
+		at[number] = offset
 		highest = max(highest, number)
 	}
 	for number, acked := range p.Acked {
 		switch found := at[number]; {
-		case acked == NoOffset || acked == found:
+		case acked < p.From || acked == found: // not acknowledged, not looked at, or where it should be
 		case found == NoOffset:
 			a.Lost = append(a.Lost, p.say("record %d, acknowledged at %d", number, acked))
-		case !inLog(log, acked, int64(number)):
+		case !p.inLog(log, acked, int64(number)):
 			a.Moved = append(a.Moved, p.say("record %d, acknowledged at %d, is at %d", number, acked, found))
 		}
 	}
-	for offset, number := range p.Polled {
+	end := p.From + int64(len(log))
+	for offset := p.From; offset < int64(len(p.Polled)); offset++ {
+		number := p.Polled[offset]
 		switch {
-		case offset >= len(log):
-			a.Dirty = append(a.Dirty, p.say("record %d was read at %d, and the log ends at %d", number, offset, len(log)))
-		case log[offset] != number:
-			a.Dirty = append(a.Dirty, p.say("record %d was read at %d, and there is record %d", number, offset, log[offset]))
+		case offset >= end:
+			a.Dirty = append(a.Dirty, p.say("record %d was read at %d, and the log ends at %d", number, offset, end))
+		case !p.inLog(log, offset, number):
+			a.Dirty = append(a.Dirty, p.say("record %d was read at %d, and there is record %d", number, offset, log[offset-p.From]))
 		}
 	}
 	for _, err := range p.Failed {
@@ -80,8 +84,8 @@ func Check(p Partition, log []int64) Anomalies {
 	return a
 }
 
-func inLog(log []int64, offset, number int64) bool {
-	return offset < int64(len(log)) && log[offset] == number
+func (p Partition) inLog(log []int64, offset, number int64) bool {
+	return offset < p.From+int64(len(log)) && log[offset-p.From] == number
 }
 
 func (p Partition) say(format string, args ...any) string {

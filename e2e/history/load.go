@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/time/rate"
@@ -144,8 +145,13 @@ func (l *Load) Stop(ctx context.Context) error {
 	return nil
 }
 
-// ReadLog reads partitions from offset 0 to their ends and returns the record number at each offset.
+// readLimit bounds one reading of all partitions.
+const readLimit = 2 * time.Minute
+
+// ReadLog reads partitions from where each is to be looked at to their ends and returns the record number at each offset.
 func ReadLog(ctx context.Context, addr string, known []Partition) ([][]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
 	admin, err := clients.NewAdmin(addr)
 	if err != nil {
 		return nil, err
@@ -158,9 +164,9 @@ func ReadLog(ctx context.Context, addr string, known []Partition) ([][]int64, er
 			return nil, err
 		}
 		var short error
-		next := int64(0)
-		logs[i] = make([]int64, 0, end.Offset)
-		err = clients.Franz.Read(ctx, clients.Range{Addr: addr, Topic: p.Topic, Partition: p.Number, To: end.Offset}, func(r corpus.Record) {
+		next := p.From
+		logs[i] = make([]int64, 0, max(0, end.Offset-p.From))
+		err = clients.Franz.Read(ctx, clients.Range{Addr: addr, Topic: p.Topic, Partition: p.Number, From: p.From, To: end.Offset}, func(r corpus.Record) {
 			if len(r.Value) < smallestValue || r.Offset != next {
 				short = errors.Join(short, fmt.Errorf("%s-%d: a record of %d bytes at offset %d, where %d was due", p.Topic, p.Number, len(r.Value), r.Offset, next))
 				return
