@@ -10,6 +10,8 @@ UNIT     = $$(go list $(PACKAGES) | grep -v '/e2e')
 E2E      ?= ./e2e/...
 RUN      ?= .
 COUNT    ?= 1
+# One static binary, and one set of compiled packages for building, vetting, testing and running. The race detector alone needs cgo.
+export CGO_ENABLED := 0
 FUZZTIME ?= 60s
 CUTS     ?= 10
 SEED     ?=
@@ -22,7 +24,7 @@ help: ## this list
 	@echo "  variables: PACKAGES=./tier/... RUN=Regexp COUNT=n FUZZTIME=60s CUTS=10 SEED=n"
 
 build: ## the binary ./everlog
-	CGO_ENABLED=0 go build -trimpath -o everlog ./cmd/everlog
+	go build -o everlog ./cmd/everlog
 
 dev: ## one broker with its data in ./everlog-data
 	go run ./cmd/everlog dev
@@ -37,19 +39,18 @@ lint: ## staticcheck
 	$(TOOLS)/staticcheck ./...
 
 tools: ## build the test peers (about 10 minutes the first time, then nothing)
-	e2e/tools/install
+	@mkdir -p $(TOOLS)
+	@if command -v flock >/dev/null; then flock $(TOOLS)/.lock e2e/tools/install; else e2e/tools/install; fi
 
 test: ## all tests: packages, then end to end with a 40 MB slice of the data set (disk faults only as root)
-	@e2e/tools/install >/dev/null & peers=$$!; \
-	  $(MAKE) --no-print-directory unit || { kill $$peers 2>/dev/null; exit 1; }; \
-	  wait $$peers || e2e/tools/install
+	@$(MAKE) --no-print-directory tools >/dev/null 2>&1 & peers=$$!; $(MAKE) --no-print-directory unit && { wait $$peers || $(MAKE) --no-print-directory tools; }
 	@$(MAKE) --no-print-directory e2e
 
 unit: ## tests of the packages, without end to end
 	go test -count=$(COUNT) -run '$(RUN)' $(UNIT)
 
 race: ## tests of the packages under the race detector
-	go test -race -count=$(COUNT) -run '$(RUN)' $(UNIT)
+	CGO_ENABLED=1 go test -race -count=$(COUNT) -run '$(RUN)' $(UNIT)
 
 e2e: ## end to end: real clients, real processes, real object stores (disk faults, with one power cut, only as root)
 	@root=$$(id -u); for package in $$(go list $(E2E)); do \
@@ -57,7 +58,7 @@ e2e: ## end to end: real clients, real processes, real object stores (disk fault
 	  echo "go test $$package"; go test -count=$(COUNT) -timeout 15m -run '$(RUN)' $$package || exit 1; done
 
 e2e-race: ## end to end against a binary built with the race detector
-	@mkdir -p $(TOOLS) && go build -race -o $(TOOLS)/everlog-race ./cmd/everlog
+	@mkdir -p $(TOOLS) && CGO_ENABLED=1 go build -race -o $(TOOLS)/everlog-race ./cmd/everlog
 	EVERLOG_E2E_BINARY=$(TOOLS)/everlog-race $(MAKE) --no-print-directory e2e
 
 soak: ## end to end with the whole data set (over 200 MB, over 1 million records) and ten power cuts, about an hour

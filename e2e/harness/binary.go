@@ -37,7 +37,7 @@ var build = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "everlog")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", path, "./cmd/everlog")
+	cmd := exec.Command("go", "build", "-o", path, "./cmd/everlog")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
