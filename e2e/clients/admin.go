@@ -94,19 +94,20 @@ func (a *Admin) Offset(ctx context.Context, topic string, partition int32, times
 	forPartition.Partition, forPartition.Timestamp, forPartition.CurrentLeaderEpoch = partition, timestamp, -1
 	forTopic.Partitions = append(forTopic.Partitions, forPartition)
 	request.Topics = append(request.Topics, forTopic)
-	for _, shard := range a.client.RequestSharded(ctx, request) {
-		if shard.Err != nil {
-			return Answer{}, fmt.Errorf("ListOffsets %s-%d at %d: %w", topic, partition, timestamp, shard.Err)
-		}
-		response, ok := shard.Resp.(*kmsg.ListOffsetsResponse)
-		if !ok || len(response.Topics) != 1 || len(response.Topics[0].Partitions) != 1 {
-			return Answer{}, fmt.Errorf("ListOffsets %s-%d at %d: answered %T for something else", topic, partition, timestamp, shard.Resp)
-		}
-		got := response.Topics[0].Partitions[0]
-		if err := kerr.ErrorForCode(got.ErrorCode); err != nil {
-			return Answer{}, fmt.Errorf("ListOffsets %s-%d at %d: %w", topic, partition, timestamp, err)
-		}
-		return Answer{got.Offset, got.Timestamp}, nil
+	answers := a.client.RequestSharded(ctx, request)
+	if len(answers) != 1 {
+		return Answer{}, fmt.Errorf("ListOffsets %s-%d at %d: %d answers", topic, partition, timestamp, len(answers))
 	}
-	return Answer{}, fmt.Errorf("ListOffsets %s-%d at %d: no answer", topic, partition, timestamp)
+	if err := answers[0].Err; err != nil {
+		return Answer{}, fmt.Errorf("ListOffsets %s-%d at %d: %w", topic, partition, timestamp, err)
+	}
+	response, ok := answers[0].Resp.(*kmsg.ListOffsetsResponse)
+	if !ok || len(response.Topics) != 1 || len(response.Topics[0].Partitions) != 1 {
+		return Answer{}, fmt.Errorf("ListOffsets %s-%d at %d: answered %T for something else", topic, partition, timestamp, answers[0].Resp)
+	}
+	got := response.Topics[0].Partitions[0]
+	if err := kerr.ErrorForCode(got.ErrorCode); err != nil {
+		return Answer{}, fmt.Errorf("ListOffsets %s-%d at %d: %w", topic, partition, timestamp, err)
+	}
+	return Answer{got.Offset, got.Timestamp}, nil
 }
