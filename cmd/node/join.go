@@ -23,6 +23,12 @@ import (
 	"github.com/everlog/everlog/tier/ship"
 )
 
+// How long a start waits for the lease of a process that is gone: more than a lease (10 s) and the time to take it.
+const (
+	leaseWait = 30 * time.Second
+	leasePoll = 200 * time.Millisecond
+)
+
 // registerRetry is how often a broker that started without the store asks whether it is back.
 const registerRetry = 2 * time.Second
 
@@ -87,7 +93,7 @@ func (n *Node) register(ctx, run context.Context, r controller.Registration, g *
 			}
 			r.LocalEpochs[at] = epoch + 1
 		}
-		if _, err = n.control.RegisterBroker(ctx, r); err == nil {
+		if err = n.registerNow(ctx, r); err == nil {
 			return nil, n.saveLocalEpochs(nil)
 		}
 		if !errors.Is(err, controller.ErrUnavailable) {
@@ -105,6 +111,27 @@ func (n *Node) register(ctx, run context.Context, r controller.Registration, g *
 	r.LocalEpochs = local
 	g.run(func() error { return n.registerLater(run, r) })
 	return local, nil
+}
+
+// registerNow registers the broker. If another process holds the controller lease, most likely this broker's own before
+// its disk was replaced, it waits for that lease to run out.
+func (n *Node) registerNow(ctx context.Context, r controller.Registration) error {
+	limit, said := time.Now().Add(leaseWait), false
+	for {
+		_, err := n.control.RegisterBroker(ctx, r)
+		if !errors.Is(err, controller.ErrNotController) || time.Now().After(limit) {
+			return err
+		}
+		if !said {
+			n.log.Warn("waiting for the controller lease of another process to run out", "err", err)
+			said = true
+		}
+		select {
+		case <-time.After(leasePoll):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 var errNoImage = errors.New("the object store cannot be reached, and this disk does not know the cluster")

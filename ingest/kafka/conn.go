@@ -120,7 +120,7 @@ func (c *conn) readLoop(ctx context.Context) error {
 			req.frame.release()
 			req.frame = nil
 		}
-		c.server.memory.Release(bytes)
+		c.server.memoryFor(int(bytes)).Release(bytes)
 		throttle, hangUp := req.throttle, req.hangUp // the writer owns req once it is queued
 		select {
 		case c.queue <- req:
@@ -165,23 +165,35 @@ func (c *conn) readFrame(ctx context.Context, r *bufio.Reader) (*call, error) {
 	if size < 8 || size > limit {
 		return nil, fmt.Errorf("%w: request (API key %d) of %d bytes, allowed are 8 to %d", errMalformed, req.key, size, limit)
 	}
-	if err := c.server.memory.Acquire(ctx, int64(size)); err != nil {
-		return nil, err
-	}
-	// Memory is held from here on: a client that stops in mid-frame must not hold it for as long as an idle one may stay.
-	if err := c.net.SetReadDeadline(time.Now().Add(frameTimeout + time.Duration(size)*time.Microsecond)); err != nil {
-		c.server.memory.Release(int64(size))
+	memory := c.server.memoryFor(int(size))
+	if err := memory.Acquire(ctx, int64(size)); err != nil {
 		return nil, err
 	}
 	_, _ = r.Discard(4) // peeked before
 	req.frame = getBuffer(int(size))
-	if _, err := io.ReadFull(r, req.frame.p); err != nil {
+	if err := c.fill(r, req.frame.p); err != nil {
 		req.frame.release()
-		c.server.memory.Release(int64(size))
+		memory.Release(int64(size))
 		return nil, err
 	}
 	req.started = time.Now()
 	return req, nil
+}
+
+// fill reads a frame whose memory is held: a client that stops in the middle must not hold it for as long as an idle one
+// may stay.
+func (c *conn) fill(r *bufio.Reader, p []byte) error {
+	for len(p) > 0 {
+		if err := c.net.SetReadDeadline(time.Now().Add(pieceTimeout)); err != nil {
+			return err
+		}
+		n, err := io.ReadFull(r, p[:min(len(p), framePiece)])
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
 }
 
 // writeLoop answers the queued requests in order.

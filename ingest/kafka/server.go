@@ -28,8 +28,14 @@ const (
 	maxInFlight = 128
 	// maxControlFrame bounds every request but Produce: their arrays decode to many times their bytes.
 	maxControlFrame = 4 << 20
-	// frameTimeout bounds how long the rest of a frame may take, beside a microsecond for each of its bytes.
-	frameTimeout = 30 * time.Second
+	// smallFrame is the size up to which a frame's memory is taken from a part of its own: clients that promise large
+	// frames and do not send them must not keep the others waiting.
+	smallFrame = 1 << 20
+	// smallMemory bounds the bytes of small frames being processed.
+	smallMemory = 64 << 20
+	// framePiece and pieceTimeout are the slowest pace at which a frame that holds memory may arrive.
+	framePiece   = 1 << 20
+	pieceTimeout = 10 * time.Second
 	// maxProducePartitions bounds the topics and the partitions of one Produce request, whose arrays take more memory
 	// decoded than in the frame.
 	maxProducePartitions = 100_000
@@ -41,7 +47,7 @@ const (
 type Options struct {
 	// MaxRequestBytes bounds one frame; Kafka's socket.request.max.bytes. 0 is 100 MiB.
 	MaxRequestBytes int32
-	// RequestMemory bounds the bytes of all frames being processed; Kafka's queued.max.request.bytes. 0 is 256 MiB.
+	// RequestMemory bounds the bytes of all large frames being processed; Kafka's queued.max.request.bytes. 0 is 256 MiB.
 	RequestMemory int64
 	// MaxConnections bounds the open connections; Kafka's max.connections. 0 is 10,000.
 	MaxConnections int
@@ -90,7 +96,8 @@ type Server struct {
 	broker   *broker.Broker
 	opts     Options
 	log      *slog.Logger
-	memory   *semaphore.Weighted
+	memory   *semaphore.Weighted // of frames larger than smallFrame
+	small    *semaphore.Weighted // of the others
 	sessions *sessionCache
 
 	mu    sync.Mutex
@@ -100,7 +107,15 @@ type Server struct {
 // New returns a server for b.
 func New(b *broker.Broker, o Options) *Server {
 	o = o.withDefaults()
-	return &Server{broker: b, opts: o, log: o.Logger, memory: semaphore.NewWeighted(o.RequestMemory), sessions: newSessionCache(o.FetchSessions), conns: map[*conn]struct{}{}}
+	return &Server{broker: b, opts: o, log: o.Logger, memory: semaphore.NewWeighted(o.RequestMemory), small: semaphore.NewWeighted(smallMemory), sessions: newSessionCache(o.FetchSessions), conns: map[*conn]struct{}{}}
+}
+
+// memoryFor is what a frame's memory is taken from.
+func (s *Server) memoryFor(size int) *semaphore.Weighted {
+	if size <= smallFrame {
+		return s.small
+	}
+	return s.memory
 }
 
 // Connections is the number of open connections.

@@ -9,6 +9,7 @@ package minio
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -116,7 +117,8 @@ func Open(ctx context.Context, text string) (object.Store, error) {
 		return nil, fmt.Errorf("open %s: %w", l, err)
 	}
 	s := &store{core, l.bucket}
-	if err := s.makeBucket(ctx, region); err != nil {
+	// A server that is away now may be back before the store is needed: a broker must be able to start meanwhile.
+	if err := s.makeBucket(ctx, region); err != nil && !errors.Is(err, object.ErrUnavailable) {
 		return nil, fmt.Errorf("open %s: %w", l, err)
 	}
 	return s3api.Named(s, l.prefix, l.String()), nil
