@@ -211,9 +211,8 @@ func TestAlterTopic(t *testing.T) {
 		{"null", nil, []Change{{"retention.ms", Set, nil}}, nil, ErrRequest, "Null value not supported for : retention.ms"},
 		{"twice", nil, []Change{{"retention.ms", Set, text("5")}, {"retention.ms", Delete, nil}}, nil, ErrRequest, "Error due to duplicate config keys"},
 		{"operation 9", nil, []Change{{"retention.ms", 9, text("5")}}, nil, ErrRequest, "Unknown operation 9 for config retention.ms"},
-		{"off without deleting", nil, []Change{{"remote.storage.enable", Set, text("false")}}, nil, ErrInvalid, "It is invalid to disable remote storage without deleting remote data."},
-		{"off with deleting", nil, []Change{{"remote.storage.enable", Set, text("false")}, {"remote.log.delete.on.disable", Set, text("true")}},
-			map[string]string{"remote.storage.enable": "false", "remote.log.delete.on.disable": "true"}, nil, ""},
+		{"off without deleting", nil, []Change{{"remote.storage.enable", Set, text("false")}}, nil, ErrInvalid, "remote.storage.enable cannot be turned off"},
+		{"off with deleting", nil, []Change{{"remote.storage.enable", Set, text("false")}, {"remote.log.delete.on.disable", Set, text("true")}}, nil, ErrInvalid, "remote.storage.enable cannot be turned off"},
 		{"two that contradict", map[string]string{"local.retention.ms": "9000"}, []Change{{"retention.ms", Set, text("8000")}}, nil, ErrInvalid, "Value must not be more than property: retention.ms value."},
 	} {
 		got, err := AlterTopic(c.current, c.changes, nil)
