@@ -45,12 +45,6 @@ func (p *Partition) AwaitCommit(next record.Offset, epoch record.LeaderEpoch, w 
 // durable is the log's notification that everything below o is on disk. With this replica alone in the ISR that is the
 // high watermark.
 func (p *Partition) durable(o record.Offset) {
-	if p.firstUnstable.Load() != noUnstable {
-		p.producerMu.Lock()
-		p.producers.SetHighWatermark(o)
-		p.updateUnstableLocked()
-		p.producerMu.Unlock()
-	}
 	p.commitMu.Lock()
 	if int64(o) <= p.highWatermark.Load() {
 		p.commitMu.Unlock()
@@ -68,6 +62,13 @@ func (p *Partition) durable(o record.Offset) {
 		p.waiters = p.waiters[n:]
 	}
 	p.commitMu.Unlock()
+	// After the high watermark is stored: a marker that is applied meanwhile finds it there, one applied before is found here.
+	if p.firstUnstable.Load() != noUnstable {
+		p.producerMu.Lock()
+		p.producers.SetHighWatermark(o)
+		p.updateUnstableLocked()
+		p.producerMu.Unlock()
+	}
 	epoch := record.LeaderEpoch(p.epoch.Load())
 	for _, w := range done {
 		if w.epoch == epoch {
