@@ -245,7 +245,7 @@ func (b *Broker) open(r *replica, id segment.Identity, st *metadata.Partition, s
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.gone { // meanwhile its topic was deleted
-		return p.Delete()
+		return errors.Join(p.Delete(), b.State.Set(logStartName(id), nil))
 	}
 	p.SetSettings(r.settings)
 	if err := b.assume(p, r.state); err != nil {

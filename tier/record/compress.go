@@ -15,7 +15,7 @@ import (
 
 // MaxDecompressed bounds what the records of one batch may decompress to: a small batch that claims more is refused as
 // corrupt instead of filling memory.
-const MaxDecompressed = 256 << 20
+const MaxDecompressed = 64 << 20
 
 // ErrTooLarge means that records decompress to more than MaxDecompressed.
 var ErrTooLarge = fmt.Errorf("%w: records decompress to more than %d bytes", ErrCorrupt, MaxDecompressed)

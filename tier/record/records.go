@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"sync"
 )
 
@@ -47,6 +48,10 @@ func (r *Record) Headers() ([]Header, error) {
 
 var scratch = sync.Pool{New: func() any { return new([]byte) }}
 
+// decompressing bounds how many batches are decompressed at once, and with MaxDecompressed the memory that takes,
+// whatever the clients send.
+var decompressing = make(chan struct{}, max(runtime.GOMAXPROCS(0), 2))
+
 // maxScratch keeps one huge batch from pinning its memory in the pool.
 const maxScratch = 4 << 20
 
@@ -57,6 +62,8 @@ func (b Batch) Each(fn func(*Record) error) error {
 	if b.Codec() == None {
 		return b.each(b.Payload(), fn)
 	}
+	decompressing <- struct{}{}
+	defer func() { <-decompressing }()
 	buf := scratch.Get().(*[]byte)
 	p, err := Decompress(b.Codec(), *buf, b.Payload())
 	if err == nil {
