@@ -75,8 +75,7 @@ func TestKillInMidLoad(t *testing.T) {
 // A running is a load and a consumer behind it.
 type running struct {
 	*history.Load
-	tail    *history.Tail
-	stopped bool
+	tail *history.Tail
 }
 
 func startLoad(t *testing.T, broker *harness.Broker, topic string) *running {
@@ -89,19 +88,17 @@ func startLoad(t *testing.T, broker *harness.Broker, topic string) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &running{Load: load, tail: tail}
-	t.Cleanup(func() { _ = r.stop(time.Second) })
+	r := &running{load, tail}
+	t.Cleanup(func() { // after a failure nothing may keep it waiting
+		_ = r.stop(time.Second)
+		tail.Stop()
+	})
 	return r
 }
 
 func (r *running) stop(limit time.Duration) error {
-	if r.stopped {
-		return nil
-	}
-	r.stopped = true
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	defer r.tail.Stop()
 	return r.Stop(ctx)
 }
 

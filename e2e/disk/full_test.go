@@ -54,11 +54,7 @@ func startFilling(t *testing.T, perSecond int, set map[string]string) *filling {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // after a failure nothing may keep the load waiting
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = f.load.Stop(ctx)
-	})
+	t.Cleanup(func() { endLoad(f.load) })
 	harness.Until(t, progressLimit, "the load is under way", func() error {
 		if got := f.load.Acked(); got < fewestBeforeCut {
 			return fmt.Errorf("%d records acknowledged", got)

@@ -31,13 +31,66 @@ const (
 // that live through it all. The object store is on the same disk. Nothing acknowledged may be lost, moved or doubled, and
 // nothing a consumer saw may change. (Apache Kafka at its defaults loses tens of thousands of records at the first cut.)
 func TestPowerCut(t *testing.T) {
-	cuts := fromEnv(t, "EVERLOG_E2E_CUTS", 2)
+	if err := cutPower(t, fromEnv(t, "EVERLOG_E2E_CUTS", 2), nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPowerCutTakesWhatIsNotSynced is the test of the test: a broker that leaves syncing to the system, as Kafka does, must be caught.
+func TestPowerCutTakesWhatIsNotSynced(t *testing.T) {
+	err := cutPower(t, 1, map[string]string{"flush": "os"})
+	if err == nil {
+		t.Fatal("flush=os, and nothing was lost: the cut does not cut")
+	}
+	t.Logf("as it should be with flush=os: %v", err)
+}
+
+// cutPower returns what the clients were told and the log does not keep, nil if it keeps everything.
+func cutPower(t *testing.T, cuts int, set map[string]string) error {
+	t.Helper()
 	seed := uint64(fromEnv(t, "EVERLOG_E2E_SEED", int(time.Now().UnixNano()&0xffffff)))
 	t.Logf("%d cuts, EVERLOG_E2E_SEED=%d", cuts, seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-
 	disk := harness.NewDisk(t, diskBytes)
-	broker := harness.StartBroker(t, harness.Options{Dir: filepath.Join(disk.Dir(), "broker")})
+	broker := harness.StartBroker(t, harness.Options{Dir: filepath.Join(disk.Dir(), "broker"), Set: set})
+	load, tail := startCutLoad(t, disk, broker, seed)
+
+	for cut := range cuts {
+		want := load.Acked() + fewestBeforeCut + rng.Int64N(spreadBeforeCut)
+		harness.Until(t, progressLimit, fmt.Sprintf("%d records are acknowledged", want), func() error {
+			if got := load.Acked(); got < want {
+				return fmt.Errorf("%d are", got)
+			}
+			return nil
+		})
+		disk.PowerCut()
+		broker.Kill()
+		known := load.Known()
+		seen := tail.Into(known)
+		disk.Remount()
+		began := time.Now()
+		broker.Restart()
+		t.Logf("cut %d with %d records acknowledged; ready again after %.2f s", cut+1, load.Acked(), time.Since(began).Seconds())
+		if err := verdict(t, broker, known, seen); err != nil {
+			return fmt.Errorf("after cut %d: %w", cut+1, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), progressLimit)
+	defer cancel()
+	if err := load.Stop(ctx); err != nil {
+		return err
+	}
+	known := load.Known()
+	if err := verdict(t, broker, known, tail.Into(known)); err != nil {
+		return fmt.Errorf("in the end: %w", err)
+	}
+	t.Logf("%d records acknowledged over %d cuts, all there, once, in place", load.Acked(), cuts)
+	return nil
+}
+
+// startCutLoad starts the producer and the consumer, which end with the test.
+func startCutLoad(t *testing.T, disk *harness.Disk, broker *harness.Broker, seed uint64) (*history.Load, *history.Tail) {
+	t.Helper()
 	admin, err := clients.NewAdmin(broker.Addr())
 	if err != nil {
 		t.Fatal(err)
@@ -54,57 +107,33 @@ func TestPowerCut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { endLoad(load) })
 	tail, err := history.StartTail(broker.Addr(), "cut", partitions)
 	if err != nil {
 		t.Fatal(err)
 	}
-	stopped := false
-	stop := func() error {
-		if stopped {
-			return nil
-		}
-		stopped = true
-		ctx, cancel := context.WithTimeout(context.Background(), progressLimit)
-		defer cancel()
-		defer tail.Stop()
-		return load.Stop(ctx)
-	}
-	defer func() {
-		broker.Kill()
-		_ = stop()
-	}()
+	t.Cleanup(tail.Stop)
+	return load, tail
+}
 
-	for cut := range cuts {
-		want := load.Acked() + fewestBeforeCut + rng.Int64N(spreadBeforeCut)
-		harness.Until(t, progressLimit, fmt.Sprintf("%d records are acknowledged", want), func() error {
-			if got := load.Acked(); got < want {
-				return fmt.Errorf("%d are", got)
-			}
-			return nil
-		})
-		disk.PowerCut()
-		broker.Kill()
-		known := load.Known()
-		consumer := tail.Into(known)
-		disk.Remount()
-		began := time.Now()
-		broker.Restart()
-		t.Logf("cut %d with %d records acknowledged; ready again after %.2f s", cut+1, load.Acked(), time.Since(began).Seconds())
-		check(t, broker, fmt.Sprintf("after cut %d", cut+1), known, consumer)
-	}
-	if err := stop(); err != nil {
-		t.Error(err)
-	}
-	known := load.Known()
-	check(t, broker, "in the end", known, tail.Into(known))
-	t.Logf("%d records acknowledged over %d cuts, all there, once, in place", load.Acked(), cuts)
+// endLoad stops a load that a failed test has left without a broker; one that has been stopped is left alone.
+func endLoad(load *history.Load) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = load.Stop(ctx) // the failure has been reported
+}
+
+// verdict holds what was known before against the log as it is now.
+func verdict(t *testing.T, broker *harness.Broker, known []history.Partition, found history.Anomalies) error {
+	t.Helper()
+	log, err := history.CheckLog(t.Context(), broker.Addr(), known)
+	found.Add(log)
+	return errors.Join(err, found.Err())
 }
 
 func check(t *testing.T, broker *harness.Broker, when string, known []history.Partition, found history.Anomalies) {
 	t.Helper()
-	log, err := history.CheckLog(t.Context(), broker.Addr(), known)
-	found.Add(log)
-	if err := errors.Join(err, found.Err()); err != nil {
+	if err := verdict(t, broker, known, found); err != nil {
 		t.Fatalf("%s: %v", when, err)
 	}
 }

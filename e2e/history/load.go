@@ -123,8 +123,11 @@ func (l *Load) Known() []Partition {
 	return known
 }
 
-// Stop hands over no more records, waits until all are acknowledged or refused, and closes the producer.
+// Stop hands over no more records, waits until all are acknowledged or refused, and closes the producer. A second call does nothing. Not safe for concurrent use.
 func (l *Load) Stop(ctx context.Context) error {
+	if !l.isOpen() {
+		return nil
+	}
 	l.stop()
 	// A refusal from the client's full buffer waits for room, which needs a broker; so does Flush. ctx bounds both.
 	var err error
@@ -143,6 +146,12 @@ func (l *Load) Stop(ctx context.Context) error {
 		return fmt.Errorf("%d records acknowledged, then: %w", l.Acked(), err)
 	}
 	return nil
+}
+
+func (l *Load) isOpen() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.stopped
 }
 
 // readLimit bounds one reading of all partitions.
