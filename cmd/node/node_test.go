@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -237,44 +238,47 @@ func TestRetentionRemovesFromBothTiers(t *testing.T) {
 	}
 }
 
-// gate is a store that can be away.
+// gate is a store that can be away: as a whole, or only the names with a prefix.
 type gate struct {
 	object.Store
-	away atomic.Bool
+	prefix string
+	away   atomic.Bool
 }
+
+func (g *gate) shut(name string) bool { return g.away.Load() && strings.HasPrefix(name, g.prefix) }
 
 var errAway = fmt.Errorf("%w: connection refused", object.ErrUnavailable)
 
 func (g *gate) Put(ctx context.Context, name string, body object.Body, o object.PutOptions) (object.Version, error) {
-	if g.away.Load() {
+	if g.shut(name) {
 		return "", errAway
 	}
 	return g.Store.Put(ctx, name, body, o)
 }
 
 func (g *gate) Get(ctx context.Context, name string) ([]byte, object.Version, error) {
-	if g.away.Load() {
+	if g.shut(name) {
 		return nil, "", errAway
 	}
 	return g.Store.Get(ctx, name)
 }
 
 func (g *gate) ReadAt(ctx context.Context, name string, p []byte, position int64) (int, error) {
-	if g.away.Load() {
+	if g.shut(name) {
 		return 0, errAway
 	}
 	return g.Store.ReadAt(ctx, name, p, position)
 }
 
 func (g *gate) Head(ctx context.Context, name string) (object.Attributes, error) {
-	if g.away.Load() {
+	if g.shut(name) {
 		return object.Attributes{}, errAway
 	}
 	return g.Store.Head(ctx, name)
 }
 
 func (g *gate) List(ctx context.Context, prefix, after string, limit int) ([]object.Attributes, error) {
-	if g.away.Load() {
+	if g.shut(prefix) {
 		return nil, errAway
 	}
 	return g.Store.List(ctx, prefix, after, limit)
