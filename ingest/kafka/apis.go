@@ -29,7 +29,14 @@ func serve[R kmsg.Request](min, max int16, handler func(s *Server, ctx context.C
 	return api{min: min, max: max, advertisedMin: min, handle: func(s *Server, ctx context.Context, c *call, body []byte) error {
 		req := kmsg.RequestForKey(c.key).(R)
 		req.SetVersion(c.version)
-		if err := s.decode(req, body); err != nil {
+		err := error(nil)
+		if req.IsFlexible() {
+			err = wellFormed(c.key, c.version, body)
+		}
+		if err == nil {
+			err = req.ReadFrom(body)
+		}
+		if err != nil {
 			return fmt.Errorf("%w: %s v%d from client %q: %w", errMalformed, kmsg.NameForKey(c.key), c.version, c.clientID, err)
 		}
 		resp, err := handler(s, ctx, c, req)

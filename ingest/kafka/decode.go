@@ -1,59 +1,134 @@
 package kafka
 
 import (
-	"context"
-	"fmt"
-	"slices"
-	"time"
-
-	"github.com/twmb/franz-go/pkg/kmsg"
+	"strconv"
+	"strings"
 )
 
-// Bounds of decoding what may be made to take long.
-const (
-	decodeTimeout  = time.Second
-	maxSlowDecodes = 4
-)
+// kmsg believes the number of tagged fields that a flexible request states, and loops over it even when the bytes have
+// ended: ten bytes can take a processor for minutes. So flexible requests are walked once by their shape before they are
+// decoded, and one that states more than its bytes can hold is malformed.
 
-// decode decodes a request. kmsg believes the number of tagged fields that a flexible request states and loops over it
-// even when the bytes have ended: two billion rounds for ten bytes. A body that could hold such a number is decoded
-// beside the connection, which is closed if that does not end soon; few at a time, so that what is left running, which
-// cannot be stopped, takes a bounded share of the processors.
-func (s *Server) decode(req kmsg.Request, body []byte) error {
-	if !req.IsFlexible() || !mayCountHigh(body) {
-		return req.ReadFrom(body)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), decodeTimeout)
-	defer cancel()
-	if err := s.decodes.Acquire(ctx, 1); err != nil {
-		return fmt.Errorf("no turn to decode it: %w", err)
-	}
-	done := make(chan error, 1)
-	own := slices.Clone(body) // the frame is given back when the connection goes on
-	go func() {
-		defer s.decodes.Release(1)
-		done <- req.ReadFrom(own)
-	}()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("decoding did not end: %w", ctx.Err())
-	}
+// shapes are the flexible versions of the requests served: i8 to i64 and bool, uuid, s (compact string or bytes, may be
+// null), [ … ] (compact array of structs, each ending in tags), [i32] and [s] (arrays of plain values), ? ( … ) (struct
+// that may be null). A field of some versions only has them behind @, as from-to. Tags end each struct and the request.
+var shapes = map[int16]string{
+	1:  "i32@0-14 i32 i32 i32 i8 i32 i32 [ s@0-12 uuid@13- [ i32 i32 i64 i32 i64 i32 ] ] [ s@0-12 uuid@13- [i32] ] s",
+	2:  "i32 i8 [ s [ i32 i32 i64 ] ] i32@10-",
+	3:  "[ uuid@10- s ] bool bool@8-10 bool",
+	10: "s@0-3 i8 [s]@4-",
+	18: "s s",
+	19: "[ s i32 i16 [ i32 [i32] ] [ s s ] ] i32 bool",
+	20: "[s]@0-5 [ s uuid ]@6- i32",
+	21: "[ s [ i32 i64 ] ] i32",
+	22: "s i32 i64@3- i16@3-",
+	23: "i32 [ s [ i32 i32 i32 ] ]",
+	32: "[ i8 s [s] ] bool bool",
+	33: "[ i8 s [ s s ] ] bool",
+	35: "[ s [i32] ]",
+	37: "[ s i32 [ [i32] ] ] i32 bool",
+	44: "[ i8 s [ s i8 s ] ] bool",
+	60: "bool i8@1- bool@2-",
+	75: "[ s ] i32 ?( s i32 )",
 }
 
-// mayCountHigh reports whether p holds a varint of more than three bytes, that is a number of two million or more. Fixed
-// integers may look like one: that costs a goroutine, no more.
-func mayCountHigh(p []byte) bool {
-	run := 0
-	for _, b := range p {
-		if b < 0x80 {
-			run = 0
+// field is one part of a shape.
+type field struct {
+	kind     string
+	from, to int16 // versions
+	inner    []field
+}
+
+var parsedShapes = func() map[int16][]field {
+	parsed := map[int16][]field{}
+	for key, text := range shapes {
+		parsed[key], _ = parseShape(strings.Fields(text))
+	}
+	return parsed
+}()
+
+// parseShape reads fields up to the end or a closing bracket, and returns what follows that.
+func parseShape(words []string) (fields []field, rest []string) {
+	for len(words) > 0 {
+		word := words[0]
+		words = words[1:]
+		if word[0] == ']' && len(word) > 0 && !strings.HasPrefix(word, "[") || word[0] == ')' {
+			return fields, append([]string{word}, words...)
+		}
+		f := field{kind: word, to: 1<<15 - 1}
+		if word == "[" || word == "?(" {
+			f.inner, words = parseShape(words)
+			word, words = words[0], words[1:] // the bracket, with its versions
+		}
+		if i := strings.IndexByte(word, '@'); i >= 0 {
+			if f.inner == nil {
+				f.kind = word[:i]
+			}
+			from, to, _ := strings.Cut(word[i+1:], "-")
+			f.from = atoi(from)
+			if to != "" {
+				f.to = atoi(to)
+			}
+		}
+		fields = append(fields, f)
+	}
+	return fields, nil
+}
+
+func atoi(s string) int16 {
+	n, err := strconv.ParseInt(s, 10, 16)
+	if err != nil {
+		panic("shape of a request: " + err.Error()) // a constant of this file
+	}
+	return int16(n)
+}
+
+// wellFormed walks a flexible request; errMalformed if what it states cannot be.
+func wellFormed(key, version int16, body []byte) error {
+	fields, ok := parsedShapes[key]
+	if !ok {
+		return nil
+	}
+	r := wireReader{p: body}
+	r.walk(fields, version)
+	return r.err
+}
+
+// walk skips the fields of one struct and its tags.
+func (r *wireReader) walk(fields []field, version int16) {
+	for i := range fields {
+		f := &fields[i]
+		if version < f.from || version > f.to || r.err != nil {
 			continue
 		}
-		if run++; run >= 3 {
-			return true
+		switch f.kind {
+		case "i8", "bool":
+			r.take(1)
+		case "i16":
+			r.take(2)
+		case "i32":
+			r.take(4)
+		case "i64":
+			r.take(8)
+		case "uuid":
+			r.take(16)
+		case "s":
+			r.nullableBytes(true)
+		case "[i32]":
+			r.take(4 * r.arrayLen(true, 4))
+		case "[s]":
+			for n := r.arrayLen(true, 1); n > 0 && r.err == nil; n-- {
+				r.nullableBytes(true)
+			}
+		case "[":
+			for n := r.arrayLen(true, 1); n > 0 && r.err == nil; n-- {
+				r.walk(f.inner, version)
+			}
+		case "?(":
+			if b := r.take(1); b != nil && int8(b[0]) >= 0 {
+				r.walk(f.inner, version)
+			}
 		}
 	}
-	return false
+	r.tags(true)
 }

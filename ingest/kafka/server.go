@@ -99,7 +99,6 @@ type Server struct {
 	memory   *semaphore.Weighted // of frames larger than smallFrame
 	small    *semaphore.Weighted // of the others
 	sessions *sessionCache
-	decodes  *semaphore.Weighted // of requests that may take long to decode
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -108,7 +107,7 @@ type Server struct {
 // New returns a server for b.
 func New(b *broker.Broker, o Options) *Server {
 	o = o.withDefaults()
-	return &Server{broker: b, opts: o, log: o.Logger, memory: semaphore.NewWeighted(o.RequestMemory), small: semaphore.NewWeighted(smallMemory), sessions: newSessionCache(o.FetchSessions), decodes: semaphore.NewWeighted(maxSlowDecodes), conns: map[*conn]struct{}{}}
+	return &Server{broker: b, opts: o, log: o.Logger, memory: semaphore.NewWeighted(o.RequestMemory), small: semaphore.NewWeighted(smallMemory), sessions: newSessionCache(o.FetchSessions), conns: map[*conn]struct{}{}}
 }
 
 // memoryFor is what a frame's memory is taken from.

@@ -100,7 +100,11 @@ func (r *wireReader) tags(flexible bool) {
 	if !flexible {
 		return
 	}
-	for n := r.uvarint(); n > 0 && r.err == nil; n-- {
+	n := r.uvarint()
+	if n > uint64(len(r.p)) {
+		r.err, r.p = errMalformed, nil
+	}
+	for ; n > 0 && r.err == nil; n-- {
 		r.uvarint()
 		r.take(int(r.uvarint()))
 	}
