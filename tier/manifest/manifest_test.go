@@ -308,9 +308,7 @@ func TestEditsAgainstModel(t *testing.T) {
 				var segs []Segment
 				for range 1 + rng.Intn(9) {
 					s := next(md.end)
-					for _, e := range s.Epochs {
-						md.epochs = append(md.epochs, e)
-					}
+					md.epochs = append(md.epochs, s.Epochs...)
 					if len(s.Epochs) == 0 {
 						md.epochs = append(md.epochs, record.EpochStart{Epoch: s.FirstEpoch, Start: s.Base})
 					}

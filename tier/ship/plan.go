@@ -10,8 +10,7 @@ import (
 type action uint8
 
 const (
-	// wait: nothing may be shipped now.
-	wait action = iota
+	_ action = iota // wait: nothing may be shipped now
 	// upload: ship segment from offset from on.
 	upload
 	// skip: the records up to offset from were deleted before they were shipped; the manifest has to say so.

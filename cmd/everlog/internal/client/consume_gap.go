@@ -89,13 +89,12 @@ func (c *consumer) fetch(ctx context.Context, partition int32, s *span) ([]byte,
 	if err := kerr.ErrorForCode(res.ErrorCode); err != nil {
 		return nil, err
 	}
-	for _, t := range res.Topics {
-		for _, p := range t.Partitions {
-			if err := kerr.ErrorForCode(p.ErrorCode); err != nil && !kerr.IsRetriable(err) {
-				return nil, err
-			}
-			return p.RecordBatches, nil
-		}
+	if len(res.Topics) == 0 || len(res.Topics[0].Partitions) == 0 {
+		return nil, nil
 	}
-	return nil, nil
+	p := &res.Topics[0].Partitions[0]
+	if err := kerr.ErrorForCode(p.ErrorCode); err != nil && !kerr.IsRetriable(err) {
+		return nil, err
+	}
+	return p.RecordBatches, nil
 }
