@@ -230,7 +230,7 @@ func mutantFrames(t *testing.T, broker *harness.Broker) {
 
 // batchBombs are small batches whose payload unpacks to gigabytes, many at a time.
 func batchBombs(t *testing.T, broker *harness.Broker) {
-	const unpacked = 2 << 30
+	const unpacked = 1 << 30
 	for codec, compress := range map[int16]func(w io.Writer) io.WriteCloser{
 		1: func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) },
 		2: func(w io.Writer) io.WriteCloser { return s2.NewWriter(w, s2.WriterSnappyCompat()) },

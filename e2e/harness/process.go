@@ -72,6 +72,13 @@ func (p *Process) cleanup() {
 	if p.Alive() {
 		p.Kill()
 	}
+	// A broker that was killed cannot report these by its exit code. One whose disk was taken away may stop as it likes.
+	log := "\n" + p.Log()
+	for _, sign := range []string{"WARNING: DATA RACE", "\npanic: ", "\nfatal error: "} {
+		if strings.Contains(log, sign) && !strings.Contains(log, "input/output error") {
+			p.t.Errorf("%s says %q", p.name, strings.TrimSpace(sign))
+		}
+	}
 	if p.t.Failed() {
 		p.t.Logf("log of %s, its end:\n%s", p.name, p.LogTail(60))
 	}
