@@ -171,9 +171,37 @@ func (n *Node) openLocal() error {
 		}
 		return fmt.Errorf("lock data directory: %w", err)
 	}
+	if err := n.reserve(); err != nil {
+		return err
+	}
 	n.state, err = localstate.Open(filepath.Join(dir, "state"), localstate.Options{Logger: n.log, OnError: n.fail})
 	if err != nil {
 		return fmt.Errorf("local state: %w", err)
+	}
+	return nil
+}
+
+// reserveSize is the disk space kept for starting on a full disk: the local state cannot be opened without some.
+const reserveSize = 64 << 20
+
+// reserve keeps a file of reserveSize while there is room, and gives it up when there is none.
+func (n *Node) reserve() error {
+	name := filepath.Join(n.opts.DataDir, "reserve")
+	_, free, err := n.fs.Usage(n.opts.DataDir)
+	if err != nil {
+		return fmt.Errorf("free space of the data directory: %w", err)
+	}
+	_, err = n.fs.Stat(name)
+	switch held := err == nil; {
+	case held && free < reserveSize:
+		n.log.Warn("the disk is full; its reserve is used to start", "free_bytes", free)
+		return n.fs.Remove(name)
+	case !held && free > 4*reserveSize:
+		f, err := n.fs.Create(name)
+		if err != nil {
+			return fmt.Errorf("reserve of the data directory: %w", err)
+		}
+		return errors.Join(f.Preallocate(0, reserveSize), f.Close())
 	}
 	return nil
 }

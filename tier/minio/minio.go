@@ -83,6 +83,9 @@ func (l location) String() string {
 	return u.String()
 }
 
+// openTimeout bounds how long Open waits for a server that takes connections and does not answer.
+const openTimeout = 5 * time.Second
+
 // Dial settings: a server on the local network answers at once or is away.
 const (
 	dialTimeout = 5 * time.Second
@@ -118,7 +121,9 @@ func Open(ctx context.Context, text string) (object.Store, error) {
 	}
 	s := &store{core, l.bucket}
 	// A server that is away now may be back before the store is needed: a broker must be able to start meanwhile.
-	if err := s.makeBucket(ctx, region); err != nil && !errors.Is(err, object.ErrUnavailable) {
+	asking, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	if err := s.makeBucket(asking, region); err != nil && asking.Err() == nil && !errors.Is(err, object.ErrUnavailable) {
 		return nil, fmt.Errorf("open %s: %w", l, err)
 	}
 	return s3api.Named(s, l.prefix, l.String()), nil
