@@ -52,10 +52,11 @@ unit: ## tests of the packages, without end to end
 race: ## tests of the packages under the race detector
 	CGO_ENABLED=1 go test -race -count=$(COUNT) -run '$(RUN)' $(UNIT)
 
-e2e: ## end to end: real clients, real processes, real object stores (disk faults, with one power cut, only as root)
-	@root=$$(id -u); for package in $$(go list $(E2E)); do \
+e2e: ## end to end: real clients, real processes, real object stores (disk faults, with two power cuts, only as root)
+	@root=$$(id -u); failed=; for package in $$(go list $(E2E)); do \
 	  if [ $$root != 0 ] && [[ $$package == */e2e/disk ]]; then echo "NOT RUN, needs root: $$package (sudo make diskfull powercut)"; continue; fi; \
-	  echo "go test $$package"; go test -count=$(COUNT) -timeout 15m -run '$(RUN)' $$package || exit 1; done
+	  go test -count=$(COUNT) -timeout 15m -run '$(RUN)' $$package || failed="$$failed $$package"; done; \
+	  [ -z "$$failed" ] || { echo "FAILED:$$failed"; exit 1; }
 
 e2e-race: ## end to end against a binary built with the race detector
 	@mkdir -p $(TOOLS) && CGO_ENABLED=1 go build -race -o $(TOOLS)/everlog-race ./cmd/everlog
