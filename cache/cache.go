@@ -49,6 +49,16 @@ type Layout = interface {
 	Decode(i int, dst, stored []byte) ([]byte, error)
 }
 
+// Span says which blocks are wanted, and by whom; an alias as Layout is.
+//
+// Flow identifies the reader, for fair turns at the budget; 0 is nobody in particular. The blocks [From, To) are wanted. If
+// one is missing, its GET may go on to Until (exclusive, if beyond To): for a reader who goes on there, when Ahead has found
+// no room.
+type Span = struct {
+	Flow            uint64
+	From, To, Until int
+}
+
 // Options of a Cache. The zero value is valid.
 type Options struct {
 	// MemoryBytes bounds the memory of cached blocks, those lent to callers included. 0 is DefaultMemoryBytes; negative
@@ -68,7 +78,8 @@ type Options struct {
 	Queue int
 	// Timeout is the deadline of one GET, from its start. 0 is DefaultTimeout.
 	Timeout time.Duration
-	// AheadTime is how long a block read ahead is kept although nobody has read it. 0 is DefaultAheadTime.
+	// AheadTime is how long blocks read ahead are kept although their reader does not come; less if others want the room. 0 is
+	// DefaultAheadTime.
 	AheadTime time.Duration
 	// Disk, with Dir and DiskBytes, adds the disk tier: files in Dir, which is made if absent and belongs to the cache
 	// alone, of at most DiskBytes together. It needs no fsync: a file that a crash has torn is noticed and dropped.

@@ -215,7 +215,7 @@ func TestEqualBytes(t *testing.T) {
 				to := min(30, from+1+rng.Intn(6))
 				c.Ahead(1, p, to, min(30, to+rng.Intn(10)))
 				for from < to {
-					blocks, release, err := c.Get(context.Background(), 1, p, from, to)
+					blocks, release, err := c.Get(context.Background(), p, Span{Flow: 1, From: from, To: to})
 					if err != nil {
 						t.Fatal(err)
 					}

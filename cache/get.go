@@ -10,14 +10,15 @@ import (
 // errStalled ends a Get that has something to return.
 var errStalled = errors.New("the read budget is lent out")
 
-// Get returns the raw bytes of the blocks [from, to), from < to, loading what is missing: the longest run from the first on
-// that is there when ctx ends, a block fails, or the rest waits for memory that readers hold; at least one block, else an
-// error (ctx's, the store's, Decode's, ErrBusy or ErrClosed). A GET under way goes on when ctx has ended; a block that is there is returned even if ctx has ended before.
+// Get returns the raw bytes of the blocks [From, To) of s, From < To, loading what is missing: the longest run from the first
+// on that is there when ctx ends, a block fails, or the rest waits for memory that readers hold; at least one block, else an
+// error (ctx's, the store's, Decode's, ErrBusy or ErrClosed). A GET under way goes on when ctx has ended; a block that is there
+// is returned even if ctx has ended before.
 //
-// flow identifies the reader, for fair turns at the budget; 0 is nobody in particular. The bytes are shared: they must not be
-// changed, and are valid until release, which must be called once and may be called again.
-func (c *Cache) Get(ctx context.Context, flow uint64, l Layout, from, to int) (blocks [][]byte, release func(), err error) {
-	le, err := c.claim(flow, l, from, to)
+// The bytes are shared: they must not be changed, and are valid until release, which must be called once and may be called
+// again.
+func (c *Cache) Get(ctx context.Context, l Layout, s Span) (blocks [][]byte, release func(), err error) {
+	le, err := c.claim(l, s)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -40,7 +41,7 @@ func (c *Cache) Ahead(flow uint64, l Layout, from, to int) int {
 	if c.closed {
 		return 0
 	}
-	c.expireLocked(c.o.Now())
+	c.expireLocked(c.o.Now(), c.o.AheadTime)
 	i := from
 	for i < to {
 		if c.index[keyOf(l, i)] != nil {
@@ -48,7 +49,7 @@ func (c *Cache) Ahead(flow uint64, l Layout, from, to int) int {
 			continue
 		}
 		ld := c.planLocked(l, i, to, flow, true)
-		if !c.budget.roomAhead(ld.cost) || c.budget.aheadBytes+c.memory.ahead.bytes+ld.cost > c.memory.aheadLimit() {
+		if !c.roomAheadLocked(ld) {
 			c.stats.AheadRefused++
 			break
 		}
@@ -60,6 +61,34 @@ func (c *Cache) Ahead(flow uint64, l Layout, from, to int) int {
 	return i - from
 }
 
+// roomAheadLocked reports whether a load may start ahead of its flow now.
+func (c *Cache) roomAheadLocked(ld *load) bool {
+	m := &c.memory
+	return c.budget.roomAhead(ld.cost) && c.keepsLocked(ld) &&
+		m.unread[ld.flow]+int64(ld.raw) <= m.share(ld.flow, int64(c.o.GetSize))
+}
+
+// keepsLocked reports whether there is room to keep what a load brings until it is read.
+func (c *Cache) keepsLocked(ld *load) bool {
+	m := &c.memory
+	if c.budget.aheadBytes+m.ahead.bytes+ld.cost > m.aheadLimit() {
+		c.expireLocked(c.o.Now(), min(pressedTime, c.o.AheadTime))
+	}
+	return c.budget.aheadBytes+m.ahead.bytes+ld.cost <= m.aheadLimit()
+}
+
+// planWantedLocked makes a load of the missing blocks of a span from i on, which goes on to Until if there is room for that.
+// A part of the way is no good: the rest would be a GET of its own.
+func (c *Cache) planWantedLocked(l Layout, i int, s Span) *load {
+	if s.Until > s.To {
+		if ld := c.planLocked(l, i, s.Until, s.Flow, true); c.keepsLocked(ld) {
+			ld.ahead = len(ld.blocks) > s.To-i
+			return ld
+		}
+	}
+	return c.planLocked(l, i, s.To, s.Flow, false)
+}
+
 // lease is what one caller holds: a reference, or a claim while it is loading, for each of its blocks.
 type lease struct {
 	c        *Cache
@@ -68,22 +97,22 @@ type lease struct {
 	released atomic.Bool
 }
 
-// claim finds or starts to load the blocks [from, to), and claims each, so that none can go before the caller has it.
-func (c *Cache) claim(flow uint64, l Layout, from, to int) (*lease, error) {
+// claim finds or starts to load the blocks of a span, and claims each, so that none can go before the caller has it.
+func (c *Cache) claim(l Layout, s Span) (*lease, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil, ErrClosed
 	}
 	now := c.o.Now()
-	le := &lease{c: c, blocks: make([]*block, 0, to-from), waits: make([]<-chan struct{}, 0, to-from)}
+	le := &lease{c: c, blocks: make([]*block, 0, s.To-s.From), waits: make([]<-chan struct{}, 0, s.To-s.From)}
 	fresh := 0 // of the blocks that follow, those just planned
-	for i := from; i < to; i++ {
+	for i := s.From; i < s.To; i++ {
 		b := c.index[keyOf(l, i)]
 		if b == nil {
-			ld := c.planLocked(l, i, to, flow, false)
+			ld := c.planWantedLocked(l, i, s)
 			if !c.budget.push(ld) {
-				if i == from {
+				if i == s.From {
 					return nil, ErrBusy
 				}
 				break
@@ -91,7 +120,7 @@ func (c *Cache) claim(flow uint64, l Layout, from, to int) (*lease, error) {
 			c.indexLocked(ld)
 			b, fresh = ld.blocks[0], len(ld.blocks)
 		}
-		c.claimLocked(le, b, flow, now, fresh > 0)
+		c.claimLocked(le, b, s.Flow, now, fresh > 0)
 		fresh--
 	}
 	c.pumpLocked()

@@ -67,7 +67,7 @@ func TestAGetOutlivesItsWaiter(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	failed := make(chan error)
 	go func() {
-		_, _, err := c.Get(ctx, 1, p, 0, 4)
+		_, _, err := c.Get(ctx, p, Span{Flow: 1, From: 0, To: 4})
 		failed <- err
 	}()
 	<-g.arrived
@@ -77,7 +77,7 @@ func TestAGetOutlivesItsWaiter(t *testing.T) {
 	}
 	g.permit <- struct{}{}
 	settle(t, c)
-	if _, release, err := c.Get(ctx, 1, p, 0, 4); err != nil { // the context has ended, the blocks are there
+	if _, release, err := c.Get(ctx, p, Span{Flow: 1, From: 0, To: 4}); err != nil { // the context has ended, the blocks are there
 		t.Fatal(err)
 	} else {
 		release()
@@ -99,7 +99,7 @@ func TestWhatIsThereIsReturnedWhenTheContextEnds(t *testing.T) {
 	}
 	got := make(chan answer)
 	go func() {
-		b, r, err := c.Get(ctx, 1, p, 0, 8)
+		b, r, err := c.Get(ctx, p, Span{Flow: 1, From: 0, To: 8})
 		got <- answer{b, r, err}
 	}()
 	<-g.arrived
@@ -136,7 +136,7 @@ func TestErrorsReachEveryWaiterAndAreNotKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := open(t, store, Options{})
-	if _, _, err := c.Get(t.Context(), 1, p, 0, 4); !errors.Is(err, object.ErrNotFound) {
+	if _, _, err := c.Get(t.Context(), p, Span{Flow: 1, From: 0, To: 4}); !errors.Is(err, object.ErrNotFound) {
 		t.Fatalf("got %v", err)
 	}
 	pack(t, store, "a", 4, 1000, false)
@@ -152,13 +152,13 @@ func TestADamagedBlockSpoilsNoOther(t *testing.T) {
 	c := open(t, store, Options{})
 	good := p.blocks[4].storedCheck
 	p.blocks[4].storedCheck++
-	blocks, release, err := c.Get(t.Context(), 1, p, 2, 6)
+	blocks, release, err := c.Get(t.Context(), p, Span{Flow: 1, From: 2, To: 6})
 	if err != nil || len(blocks) != 2 {
 		t.Fatalf("%d blocks came before the damaged one, %v", len(blocks), err)
 	}
 	check(t, p, 2, blocks)
 	release()
-	if _, _, err := c.Get(t.Context(), 1, p, 4, 6); !errors.Is(err, errDamaged) {
+	if _, _, err := c.Get(t.Context(), p, Span{Flow: 1, From: 4, To: 6}); !errors.Is(err, errDamaged) {
 		t.Fatalf("got %v", err)
 	}
 	p.blocks[4].storedCheck = good
@@ -172,11 +172,11 @@ func TestTooManyWaiting(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for i := range 4 { // one runs, three wait
-		if _, _, err := c.Get(ctx, 1, p, i, i+1); !errors.Is(err, context.Canceled) {
+		if _, _, err := c.Get(ctx, p, Span{Flow: 1, From: i, To: i + 1}); !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
 		}
 	}
-	if _, _, err := c.Get(t.Context(), 1, p, 10, 11); !errors.Is(err, ErrBusy) {
+	if _, _, err := c.Get(t.Context(), p, Span{Flow: 1, From: 10, To: 11}); !errors.Is(err, ErrBusy) {
 		t.Fatalf("got %v", err)
 	}
 	for range 4 {
@@ -195,7 +195,7 @@ func TestCloseAnswersThoseWhoWait(t *testing.T) {
 	got := make(chan error)
 	for i := range 2 {
 		go func() {
-			_, _, err := c.Get(context.Background(), 1, p, i, i+1)
+			_, _, err := c.Get(context.Background(), p, Span{Flow: 1, From: i, To: i + 1})
 			got <- err
 		}()
 	}
@@ -211,7 +211,7 @@ func TestCloseAnswersThoseWhoWait(t *testing.T) {
 			t.Fatal("a closed cache answered")
 		}
 	}
-	if _, _, err := c.Get(t.Context(), 1, p, 0, 1); !errors.Is(err, ErrClosed) {
+	if _, _, err := c.Get(t.Context(), p, Span{Flow: 1, From: 0, To: 1}); !errors.Is(err, ErrClosed) {
 		t.Fatalf("got %v", err)
 	}
 }

@@ -132,7 +132,7 @@ func open(t testing.TB, store object.Store, o Options) *Cache {
 // mustGet reads [from, to) whole and holds it against what was packed.
 func mustGet(t testing.TB, c *Cache, flow uint64, p *packed, from, to int) {
 	t.Helper()
-	blocks, release, err := c.Get(context.Background(), flow, p, from, to)
+	blocks, release, err := c.Get(context.Background(), p, Span{Flow: flow, From: from, To: to})
 	if err != nil {
 		t.Fatal(err)
 	}

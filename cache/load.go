@@ -14,7 +14,8 @@ type load struct {
 	from   int
 	blocks []*block
 	flow   uint64
-	ahead  bool
+	// ahead says that it brings blocks nobody has asked for yet.
+	ahead bool
 
 	position int64
 	stored   int
@@ -23,6 +24,8 @@ type load struct {
 	plain bool
 	// cost is what the load takes of the read budget, in bytes.
 	cost int64
+	// in is the buffer for what comes in; nil until it is read if the pool had none.
+	in []byte
 	// file holds all the blocks in the disk tier; nil if they come from the store.
 	file *diskFile
 	// started is set when the budget admits the load. Guarded by Cache.mu.
@@ -60,16 +63,24 @@ func (c *Cache) indexLocked(ld *load) {
 	for _, b := range ld.blocks {
 		c.index[b.key] = b
 	}
+	if ld.ahead {
+		c.budget.aheadBytes += ld.cost
+		c.memory.expect(ld.flow, ld.raw)
+	}
 }
 
 // startLocked runs a load that the budget has admitted.
 func (c *Cache) startLocked(ld *load) {
 	ld.started = true
+	if ld.in = c.pool.reuse(ld.stored, c.budget.bytes-c.budget.used-ld.cost+rounded(ld.stored)); ld.in != nil {
+		more := int64(cap(ld.in)) - rounded(ld.stored)
+		ld.cost += more
+		if ld.ahead {
+			c.budget.aheadBytes += more
+		}
+	}
 	c.budget.used += ld.cost
 	c.budget.running++
-	if ld.ahead {
-		c.budget.aheadBytes += ld.cost
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.o.Timeout)
 	c.cancels[ld] = cancel
 	c.wg.Go(func() {
@@ -107,7 +118,9 @@ func (c *Cache) run(ctx context.Context, ld *load) {
 
 // read brings the stored bytes of a load into a buffer of the pool, and tells whether the store was asked.
 func (c *Cache) read(ctx context.Context, ld *load) (in []byte, fetched bool, err error) {
-	in = c.pool.get(ld.stored)
+	if in = ld.in; in == nil {
+		in = c.pool.get(ld.stored)
+	}
 	if ld.file != nil && c.disk.read(ld, in) {
 		return in, false, nil
 	}
@@ -146,7 +159,8 @@ func (c *Cache) decode(ld *load, in []byte) *slab {
 	if !ld.plain {
 		buf = c.pool.get(ld.raw)
 	}
-	s := &slab{buf: buf, size: rounded(len(buf)), landed: c.o.Now()}
+	now := c.o.Now()
+	s := &slab{buf: buf, size: int64(cap(buf)), landed: now, touched: now}
 	from, to := 0, 0
 	for i, b := range ld.blocks {
 		_, stored, raw := ld.layout.Block(ld.from + i)
@@ -173,11 +187,12 @@ func (c *Cache) decode(ld *load, in []byte) *slab {
 	return s
 }
 
-// landLocked gives the blocks of a load to those who wait, and the slab its place: main if most of its blocks were here
-// before, ahead if some are still to be read, else small. A slab that is not charged to the memory tier lives as long as it
+// landLocked gives the blocks of a load to those who wait, and the slab its place: ahead if some are still to be read, main if
+// most of its blocks were here before, else small. A slab that is not charged to the memory tier lives as long as it
 // is lent out.
 func (c *Cache) landLocked(ld *load, s *slab, charged bool) {
 	known := 0
+	s.flow = ld.flow
 	for _, b := range ld.blocks {
 		b.load = nil
 		if b.err != nil {
@@ -190,6 +205,7 @@ func (c *Cache) landLocked(ld *load, s *slab, charged bool) {
 		s.refs += b.claims
 		if b.read = b.claims > 0; !b.read {
 			s.unread++
+			c.memory.expect(s.flow, len(b.data))
 		}
 		if c.memory.ghost.has(b.key, s.landed) {
 			b.reads = hotReads
@@ -209,10 +225,10 @@ func (c *Cache) enqueueLocked(s *slab, known int) {
 	ahead := c.budget.aheadBytes + m.ahead.bytes
 	switch {
 	case len(s.blocks) == 0:
-	case float64(known) >= wholeShare*float64(len(s.blocks)):
-		m.main.push(s)
 	case s.unread > 0 && ahead <= m.aheadLimit():
 		m.ahead.push(s)
+	case s.unread == 0 && float64(known) >= wholeShare*float64(len(s.blocks)):
+		m.main.push(s)
 	default:
 		m.small.push(s)
 	}
@@ -227,7 +243,7 @@ func (c *Cache) offerLocked(ld *load, s *slab, in []byte) {
 		}
 		return
 	}
-	size := rounded(ld.stored)
+	size := int64(cap(in))
 	if wanted && c.disk.offer(ld, in, func() { c.returnInput(in, size) }) {
 		c.budget.used += size
 		return
@@ -260,6 +276,7 @@ func (c *Cache) finishLocked(ld *load) {
 	c.budget.running--
 	if ld.ahead {
 		c.budget.aheadBytes -= ld.cost
+		c.memory.expect(ld.flow, -ld.raw) // landLocked has counted what is still to be read
 	}
 	if !c.closed {
 		c.pumpLocked()

@@ -5,7 +5,8 @@ import "time"
 // The memory tier is S3-FIFO (Yang et al., SOSP 2023) over slabs. A slab is the buffer that one GET filled, with the blocks
 // in it: evicting whole slabs is what lets a GET of many blocks land in its final place without a copy.
 //
-//	ahead   blocks read ahead that nobody has read yet; at most aheadShare of the memory, after which read-ahead is refused
+//	ahead   blocks read ahead that nobody has read yet; when they fill what main leaves, but at least aheadShare of the
+//	        memory, read-ahead is refused
 //	small   everything that was read once; a scan passes through here and out again
 //	main    blocks that were read again; at least half of the memory
 //
@@ -24,6 +25,8 @@ const (
 	// correlated is how long after its landing, its eviction, or the last reading that counted, a block must be read to count
 	// as read again: readers that go through the same history side by side do not make it hot.
 	correlated = time.Second
+	// pressedTime is the least time that blocks read ahead are kept for their reader when others want the room.
+	pressedTime = 2 * time.Second
 	// ghostBlock is the size of block by which the number of remembered keys is reckoned.
 	ghostBlock = 128 << 10
 )
@@ -53,9 +56,12 @@ type slab struct {
 	// refs counts the borrowers of blocks. A slab without borrowers and without a queue is freed.
 	refs   int
 	unread int // blocks that nobody has read
+	// flow is whose read-ahead brought it, 0 if nobody's.
+	flow uint64
 	// charged says that the slab counts against MemoryBytes; else it counts against ReadBudget.
 	charged bool
 	landed  time.Time
+	touched time.Time // by a reader, or landed
 	queue   *queue
 	older   *slab
 	newer   *slab
@@ -109,16 +115,53 @@ type memory struct {
 	small queue
 	main  queue
 	ghost *ghost
+	// unread counts the bytes that were loaded or are being loaded ahead for each flow, and not yet read.
+	unread map[uint64]int64
 }
 
 func (m *memory) init(o Options) {
 	m.headroom = int64(float64(o.MemoryBytes) * headroomShare)
 	m.limit = o.MemoryBytes - m.headroom
 	m.main.main = true
+	m.unread = map[uint64]int64{}
 	m.ghost = newGhost(1024 + int(o.MemoryBytes/ghostBlock) + int(o.DiskBytes/ghostBlock))
 }
 
-func (m *memory) aheadLimit() int64 { return int64(float64(m.limit) * aheadShare) }
+// aheadLimit is how much may be read ahead and not yet read: what small and main leave, and at least aheadShare.
+func (m *memory) aheadLimit() int64 {
+	least := int64(float64(m.limit) * aheadShare)
+	return max(least, m.limit-int64(float64(m.limit)*smallShare)-m.main.bytes)
+}
+
+// share is how much of it one flow may have while others read ahead too: its part, and never less than a GET and a quarter
+// of the next, or it would stop at the end of each.
+func (m *memory) share(flow uint64, get int64) int64 {
+	flows := int64(len(m.unread))
+	if m.unread[flow] == 0 {
+		flows++
+	}
+	return max(m.aheadLimit()/flows, get+get/4)
+}
+
+// expect counts bytes that a flow has yet to read; negative when it has.
+func (m *memory) expect(flow uint64, bytes int) {
+	if flow == 0 {
+		return
+	}
+	if m.unread[flow] += int64(bytes); m.unread[flow] <= 0 {
+		delete(m.unread, flow)
+	}
+}
+
+// disown forgets that a flow has yet to read a slab.
+func (m *memory) disown(s *slab) {
+	for _, b := range s.blocks {
+		if !b.read {
+			m.expect(s.flow, -len(b.data))
+		}
+	}
+	s.flow = 0
+}
 
 // victim takes the slab to give up next out of its queue; nil if there is none. It does not touch what is lent out, what is
 // read ahead, and the half of the memory that is main's: better that a block finds no room than that these go.
@@ -164,7 +207,7 @@ func (s *slab) cool() bool {
 // hot returns the blocks to keep, and their bytes.
 func (s *slab) hot() (blocks []*block, bytes int64) {
 	for _, b := range s.blocks {
-		if b.reads >= hotReads {
+		if b.read && b.reads >= hotReads {
 			blocks = append(blocks, b)
 			bytes += rounded(len(b.data))
 		}
@@ -177,9 +220,16 @@ func (c *Cache) touchLocked(b *block, flow uint64, now time.Time) {
 	s := b.slab
 	if !b.read {
 		b.read, b.flow = true, flow
-		if s.unread--; s.unread == 0 && s.queue == &c.memory.ahead {
+		c.memory.expect(s.flow, -len(b.data))
+		s.unread--
+		s.touched = now
+		if s.queue == &c.memory.ahead {
 			c.memory.ahead.remove(s)
-			c.memory.small.push(s)
+			if s.unread == 0 {
+				c.memory.small.push(s)
+			} else {
+				c.memory.ahead.push(s)
+			}
 		}
 		return
 	}
@@ -197,10 +247,12 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// expireLocked lets go of what was read ahead too long ago for a reader that has not come.
-func (c *Cache) expireLocked(now time.Time) {
+// expireLocked makes evictable what was read ahead for a reader that has not come for the given time. The ahead queue is in
+// the order of the last touch.
+func (c *Cache) expireLocked(now time.Time, after time.Duration) {
 	m := &c.memory
-	for s := m.ahead.oldest; s != nil && now.Sub(s.landed) > c.o.AheadTime; s = m.ahead.oldest {
+	for s := m.ahead.oldest; s != nil && now.Sub(s.touched) > after; s = m.ahead.oldest {
+		m.disown(s)
 		m.ahead.remove(s)
 		m.small.push(s)
 	}
@@ -251,7 +303,7 @@ func (c *Cache) promoteLocked(s *slab, hot []*block, bytes int64) {
 	c.mu.Lock()
 	s.refs--
 	for i, b := range hot {
-		n := &slab{buf: copies[i], size: rounded(len(copies[i])), charged: true, landed: s.landed}
+		n := &slab{buf: copies[i], size: rounded(len(copies[i])), charged: true, landed: s.landed, touched: s.touched}
 		moved := *b
 		moved.slab, moved.data, moved.reads, moved.claims = n, copies[i], 0, 0
 		n.blocks = []*block{&moved}
@@ -265,6 +317,7 @@ func (c *Cache) promoteLocked(s *slab, hot []*block, bytes int64) {
 // dropLocked takes the blocks of a slab that is in no queue out of the index, and frees it unless it is lent out.
 func (c *Cache) dropLocked(s *slab) {
 	now := c.o.Now()
+	c.memory.disown(s)
 	for _, b := range s.blocks {
 		if c.index[b.key] != b {
 			continue // it was promoted
@@ -291,6 +344,7 @@ func (c *Cache) freeLocked(s *slab) {
 		return
 	}
 	now := c.o.Now()
+	c.memory.disown(s)
 	for _, b := range s.blocks {
 		if c.index[b.key] == b {
 			delete(c.index, b.key)

@@ -36,23 +36,21 @@ func (r *Reader) pace(st *stream, l *layout, from, to int) {
 	st.group = group
 }
 
-// readAhead has loaded what comes after block from, as far as the stream's window reaches.
+// readAhead has loaded what comes from block from on, which is about to be read: the rest of its group, and what the stream's
+// window reaches beyond it.
 func (r *Reader) readAhead(st *stream, l *layout, from int) {
 	size := r.src.Blocks.GetSize()
 	left := st.window.depth * size
-	if left == 0 {
-		return
-	}
 	first := true
 	for range maxFollowing {
 		for n := len(l.footer.Blocks); from < n; first = false {
 			if left <= 0 {
 				return
 			}
-			start, end := l.group(from, size)
-			if !first || start == from {
+			_, end := l.group(from, size)
+			if !first {
 				left -= l.raw(from, end)
-			} // the rest of the group that is being read is not counted
+			}
 			if l.footer.Blocks[end-1].End > st.asked {
 				n := r.src.Blocks.Ahead(st.flow, l, from, end)
 				if n > 0 {

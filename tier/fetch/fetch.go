@@ -31,11 +31,16 @@ type Layout = interface {
 	Decode(i int, dst, stored []byte) ([]byte, error)
 }
 
-// BlockCache is what a Reader needs of the cache. flow identifies a sequential reader, 0 is none. See package cache for the
-// contract of each method.
+// Span says which blocks are wanted: [From, To) by the sequential reader Flow (0 is none), in GETs that may go on to Until.
+type Span = struct {
+	Flow            uint64
+	From, To, Until int
+}
+
+// BlockCache is what a Reader needs of the cache. See package cache for the contract of each method.
 type BlockCache interface {
-	// Get returns the longest run of blocks from from on that is there when ctx ends, at least one.
-	Get(ctx context.Context, flow uint64, l Layout, from, to int) (blocks [][]byte, release func(), err error)
+	// Get returns the longest run of the span's blocks that is there when ctx ends, at least one.
+	Get(ctx context.Context, l Layout, s Span) (blocks [][]byte, release func(), err error)
 	// Ahead starts to load blocks and returns how many from the first on are there or on their way.
 	Ahead(flow uint64, l Layout, from, to int) int
 	// Missing counts the blocks that are neither there nor on their way.

@@ -199,9 +199,9 @@ func (p *plain) Ahead(_ uint64, l Layout, from, to int) int {
 	return to - from
 }
 
-func (p *plain) Get(ctx context.Context, _ uint64, l Layout, from, to int) ([][]byte, func(), error) {
+func (p *plain) Get(ctx context.Context, l Layout, s Span) ([][]byte, func(), error) {
 	var blocks [][]byte
-	for i := from; i < to; i++ {
+	for i := s.From; i < s.To; i++ {
 		position, stored, raw := l.Block(i)
 		in := make([]byte, stored)
 		var out []byte
@@ -220,7 +220,7 @@ func (p *plain) Get(ctx context.Context, _ uint64, l Layout, from, to int) ([][]
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range blocks {
-		p.have[blockName(l, from+i)] = true
+		p.have[blockName(l, s.From+i)] = true
 	}
 	p.lent++
 	return blocks, sync.OnceFunc(func() {

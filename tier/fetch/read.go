@@ -106,12 +106,19 @@ func (r *Reader) read(ctx context.Context, m *manifest.Manifest, st *stream, off
 func (r *Reader) readFirst(ctx context.Context, st *stream, l *layout, from int, offset record.Offset, o Options, res *Result) error {
 	to := l.until(from, o.MaxBytes)
 	r.pace(st, l, from, to)
-	r.readAhead(st, l, to)
-	blocks, release, err := r.src.Blocks.Get(ctx, st.flow, l, from, to)
+	span := Span{Flow: st.flow, From: from, To: to}
+	if st.window.depth > 0 {
+		_, span.Until = l.group(to-1, r.src.Blocks.GetSize())
+		r.readAhead(st, l, from)
+	}
+	blocks, release, err := r.src.Blocks.Get(ctx, l, span)
 	if err != nil {
 		return err
 	}
 	res.releases = append(res.releases, release)
+	if span.Until > to && r.src.Blocks.Missing(l, to, span.Until) == 0 {
+		st.asked = max(st.asked, l.footer.Blocks[span.Until-1].End)
+	}
 	return res.take(l, from, blocks, offset, o)
 }
 
@@ -135,7 +142,7 @@ func (r *Reader) readFollowing(st *stream, l *layout, offset record.Offset, o Op
 		if r.src.Blocks.Missing(l, 0, to) > 0 {
 			return
 		}
-		blocks, release, err := r.src.Blocks.Get(there, st.flow, l, 0, to)
+		blocks, release, err := r.src.Blocks.Get(there, l, Span{Flow: st.flow, To: to})
 		if err != nil {
 			return
 		}

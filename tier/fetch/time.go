@@ -60,7 +60,7 @@ func (r *Reader) findTime(ctx context.Context, m *manifest.Manifest, ts int64, f
 
 // findInBlock looks at the records of one block.
 func (r *Reader) findInBlock(ctx context.Context, l *layout, i int, ts int64, from record.Offset) (Found, error) {
-	blocks, release, err := r.src.Blocks.Get(ctx, 0, l, i, i+1)
+	blocks, release, err := r.src.Blocks.Get(ctx, l, Span{From: i, To: i + 1})
 	if err != nil {
 		return none, err
 	}

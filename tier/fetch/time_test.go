@@ -89,8 +89,8 @@ func TestWindow(t *testing.T) {
 		{"a slow reader has one GET", []progress{slow, slow, slow}, []int{1, 1, 1}},
 		{"one that takes a GET in the time of one has two", []progress{middle, middle, middle, middle}, []int{1, 2, 2, 2}},
 		{"a reader that gets slow", []progress{fast, fast, fast, slow, slow}, []int{1, 2, 4, 1, 1}},
-		{"eviction halves the window and rests", []progress{fast, fast, fast, lost, fast, fast, fast, fast, fast, fast, fast, fast, fast}, []int{1, 2, 4, 2, 2, 2, 2, 2, 2, 2, 2, 4, 4}},
-		{"down to nothing", []progress{fast, lost, lost, fast}, []int{1, 0, 0, 0}},
+		{"eviction halves the window and rests", []progress{fast, fast, fast, lost, fast, fast, fast, fast, fast, fast, fast, fast, fast}, []int{1, 2, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2, 4}},
+		{"down to nothing, which is soon tried again", []progress{fast, lost, inside, fast, fast}, []int{1, 0, 0, 0, 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var w window

@@ -5,7 +5,8 @@ import "time"
 const (
 	// aheadGets is the most GETs that are under way, or landed and not yet read, ahead of one reader.
 	aheadGets = 4
-	// restGroups is for how many GETs a reader whose blocks were evicted unread is not read further ahead for.
+	// restGroups is for how many GETs' worth the window of a reader whose blocks were evicted unread does not grow again. One
+	// that has nothing read ahead any more costs a GET for each small read: it rests for one.
 	restGroups = 8
 )
 
@@ -37,15 +38,19 @@ func (w *window) step(p progress) {
 	w.bytes = w.bytes*fade + float64(p.bytes)
 	w.busy = w.busy*fade + p.busy.Seconds()
 	if p.lost {
-		w.depth, w.rest = w.depth/2, restGroups
+		if w.depth, w.rest = w.depth/2, restGroups; w.depth == 0 {
+			w.rest = 1
+		}
 		return
 	}
-	if p.entered && w.rest > 0 {
-		w.rest--
+	if w.rest > 0 {
+		if p.entered {
+			w.rest--
+		}
+		return
 	}
 	want := w.want(p)
 	switch {
-	case w.rest > 0:
 	case w.depth == 0 || want < w.depth:
 		w.depth = min(want, 1+w.depth)
 	case p.entered:
