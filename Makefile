@@ -8,6 +8,7 @@ PACKAGES ?= ./...
 # Unit tests: all but the end-to-end tree, which runs alone afterwards because its processes want the machine for themselves.
 UNIT     = $$(go list $(PACKAGES) | grep -v '/e2e')
 E2E      ?= ./e2e/...
+RACE     ?= $(PACKAGES)
 RUN      ?= .
 COUNT    ?= 1
 # One static binary, and one set of compiled packages for building, vetting, testing and running. The race detector alone needs cgo.
@@ -49,8 +50,8 @@ test: ## all tests: packages, then end to end with a 40 MB slice of the data set
 unit: ## tests of the packages, without end to end
 	go test -count=$(COUNT) -run '$(RUN)' $(UNIT)
 
-race: ## tests of the packages under the race detector
-	CGO_ENABLED=1 go test -race -count=$(COUNT) -run '$(RUN)' $(UNIT)
+race: ## tests of the packages under the race detector (RACE=./ingest/... for some)
+	CGO_ENABLED=1 go test -race -count=$(COUNT) -run '$(RUN)' $$(go list $(RACE) | grep -v '/e2e')
 
 e2e: ## end to end: real clients, real processes, real object stores (disk faults, with two power cuts, only as root)
 	@root=$$(id -u); failed=; for package in $$(go list $(E2E)); do \
