@@ -146,9 +146,9 @@ func (p *Partition) MaxTimestamp(ctx context.Context) (Found, error) {
 // FindTime is the first record whose timestamp is ts or later, in either tier; nothing if there is none below what the
 // reader may see. Errors: ErrTierUnavailable.
 func (p *Partition) FindTime(ctx context.Context, ts int64, committed bool) (Found, error) {
-	v := p.View()
+	v, searched := p.View(), p.log.Start()
 	limit := ReadRequest{Committed: committed}.limit(v)
-	if v.LogStart < p.log.Start() && p.tier != nil {
+	if v.LogStart < searched && p.tier != nil {
 		found, err := p.tier.findTime(ctx, ts, v.LogStart)
 		if err != nil {
 			return nothing, err
@@ -164,6 +164,9 @@ func (p *Partition) FindTime(ctx context.Context, ts int64, committed bool) (Fou
 	o, at, ok, err := p.log.FindTime(ts, limit)
 	if err != nil {
 		return nothing, storageError(err)
+	}
+	if p.tier != nil && p.log.Start() > searched { // trimmed meanwhile: what was found may not be the first
+		return p.FindTime(ctx, ts, committed)
 	}
 	if !ok || o >= limit {
 		return nothing, nil

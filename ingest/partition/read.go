@@ -91,12 +91,22 @@ func (p *Partition) ReadRemote(ctx context.Context, req ReadRequest, view View) 
 	if p.tier == nil {
 		return res, fmt.Errorf("%w: %s-%d has no remote log", ErrTierUnavailable, p.topic, p.id.Partition)
 	}
-	data, aborted, err := p.tier.read(ctx, req)
-	if err != nil {
-		return res, err
+	for {
+		found, err := p.tier.read(ctx, req)
+		if err != nil {
+			return res, err
+		}
+		if len(found.Blocks) > 0 || found.Next <= req.Offset {
+			res.Data, res.Aborted = MemoryData(found.Blocks, found.Release), found.Aborted
+			return res, nil
+		}
+		found.Release()
+		req.Offset, req.LastFetchedEpoch = found.Next, record.NoEpoch // compaction left nothing up to there
+		if local, err := p.Read(req); err != nil || !local.Remote {
+			local.View = view
+			return local, err
+		}
 	}
-	res.Data, res.Aborted = data, aborted
-	return res, nil
 }
 
 // abortedLocal are the aborted transactions that overlap [from, to).

@@ -11,23 +11,33 @@ import (
 // History reads the remote log of one partition, through a cache. tier/fetch is behind it; cmd/node adapts it.
 type History interface {
 	// Read returns whole batches from the one that contains offset on: at most max bytes, but one batch at least if
-	// atLeastOne. With committed it adds the aborted transactions that overlap what is returned. The blocks are valid
-	// until release.
-	Read(ctx context.Context, offset record.Offset, max int, atLeastOne, committed bool) (blocks [][]byte, aborted []record.AbortedTxn, release func(), err error)
+	// atLeastOne. With committed it adds the aborted transactions that overlap what is returned.
+	Read(ctx context.Context, offset record.Offset, max int, atLeastOne, committed bool) (HistoryResult, error)
 	// FindTime returns the first record at or above from with a timestamp of ts or later; offset -1 if there is none.
-	FindTime(ctx context.Context, ts int64, from record.Offset) (record.Offset, int64, error)
+	FindTime(ctx context.Context, ts int64, from record.Offset) (Found, error)
+}
+
+// HistoryResult is what History.Read found.
+type HistoryResult struct {
+	// Blocks hold whole batches; they are valid until Release.
+	Blocks  [][]byte
+	Release func()
+	// Next is the offset to go on at. It is above the offset asked for also without blocks, where compaction left none
+	// from there on (KAFKA-15388).
+	Next    record.Offset
+	Aborted []record.AbortedTxn
 }
 
 // read reads history for a request.
-func (t *Tier) read(ctx context.Context, req ReadRequest) (Data, []record.AbortedTxn, error) {
+func (t *Tier) read(ctx context.Context, req ReadRequest) (HistoryResult, error) {
 	if t.Manifest() == nil {
-		return Data{}, nil, fmt.Errorf("%w: the manifest of %s-%d is not loaded yet", ErrTierUnavailable, t.p.topic, t.p.id.Partition)
+		return HistoryResult{}, fmt.Errorf("%w: the manifest of %s-%d is not loaded yet", ErrTierUnavailable, t.p.topic, t.p.id.Partition)
 	}
-	blocks, aborted, release, err := t.history.Read(ctx, req.Offset, req.MaxBytes, req.AtLeastOne, req.Committed)
+	res, err := t.history.Read(ctx, req.Offset, req.MaxBytes, req.AtLeastOne, req.Committed)
 	if err != nil {
-		return Data{}, nil, remoteError(ctx, err)
+		return HistoryResult{}, remoteError(ctx, err)
 	}
-	return MemoryData(blocks, release), aborted, nil
+	return res, nil
 }
 
 // remoteError never says that an offset is out of range: consumers would jump (reference: KAFKA's reset policy).
@@ -42,11 +52,11 @@ func (t *Tier) findTime(ctx context.Context, ts int64, from record.Offset) (Foun
 	if t.Manifest() == nil {
 		return nothing, fmt.Errorf("%w: the manifest of %s-%d is not loaded yet", ErrTierUnavailable, t.p.topic, t.p.id.Partition)
 	}
-	o, at, err := t.history.FindTime(ctx, ts, from)
+	found, err := t.history.FindTime(ctx, ts, from)
 	if err != nil {
 		return nothing, remoteError(ctx, err)
 	}
-	return Found{Offset: o, Timestamp: at, Epoch: record.NoEpoch}, nil
+	return found, nil
 }
 
 // maxTimestamp is the record with the largest timestamp of the remote log, as its entries say.

@@ -242,8 +242,12 @@ func (t *Tier) load(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	t.adopt(t.log.Load())
-	return t.checkLineage()
+	log := t.log.Load()
+	if err := t.checkLineage(log.Manifest().End()); err != nil {
+		return err
+	}
+	t.adopt(log)
+	return nil
 }
 
 func (t *Tier) open(ctx context.Context) (*manifest.Log, error) {
@@ -265,8 +269,8 @@ func (t *Tier) adopt(log *manifest.Log) {
 
 // checkLineage refuses a local log that ends before the remote one: this disk has lost records that were shipped, and
 // what it wrote since stands at their offsets.
-func (t *Tier) checkLineage() error {
-	if end := t.RemoteEnd(); end > t.p.log.End() {
+func (t *Tier) checkLineage(end record.Offset) error {
+	if end > t.p.log.End() {
 		err := fmt.Errorf("%w: the remote log of %s-%d ends at %d, the local one at %d", ship.ErrGap, t.p.topic, t.p.id.Partition, end, t.p.log.End())
 		t.end.Store(-1) // nothing local may be trimmed by it
 		t.failure.Store(&err)

@@ -43,7 +43,7 @@ func (s *Shipper) Step(ctx context.Context) (progress bool, err error) {
 	if err != nil || p.action != upload {
 		return p.action == skip, err
 	}
-	return true, s.uploadOne(ctx, v.Sealed[p.segment], p.from)
+	return s.uploadOne(ctx, v.Sealed[p.segment], p.from)
 }
 
 // Do runs fn while nothing else uses the manifest's Log, which has one owner at a time: retention, sweeps and merges of
@@ -146,25 +146,25 @@ func (s *Shipper) skip(ctx context.Context, to record.Offset) error {
 }
 
 // uploadOne ships one segment from offset from on. It claims when it has its turn, right before the first write; if that
-// brings a newer manifest, or the segment has been dropped meanwhile, there is nothing to do but to plan again.
-func (s *Shipper) uploadOne(ctx context.Context, sealed Sealed, from record.Offset) error {
+// brings a newer manifest there is nothing to do but to plan again; if the segment has been dropped meanwhile, to do so later.
+func (s *Shipper) uploadOne(ctx context.Context, sealed Sealed, from record.Offset) (progress bool, err error) {
 	release, err := s.c.Limiter.acquire(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer release()
 	if err := s.Do(ctx, func() error { return s.Claim(ctx) }); err != nil {
-		return err
+		return false, err
 	}
 	if s.c.Log.Manifest().End() != from {
-		return nil
+		return true, nil
 	}
 	local, err := sealed.Open()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
+		return false, nil
 	case err != nil:
-		return fmt.Errorf("open segment %d to ship it: %w", sealed.Base, err)
+		return false, fmt.Errorf("open segment %d to ship it: %w", sealed.Base, err)
 	}
 	if c, ok := local.(io.Closer); ok {
 		defer c.Close()
@@ -172,16 +172,16 @@ func (s *Shipper) uploadOne(ctx context.Context, sealed Sealed, from record.Offs
 	footer, err := sealed.Footer()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
+		return false, nil
 	case err != nil:
-		return damaged(sealed.Base, err)
+		return false, damaged(sealed.Base, err)
 	}
 	body, err := s.prepare(ctx, local, footer, from)
 	if err != nil {
-		return damaged(sealed.Base, err)
+		return false, damaged(sealed.Base, err)
 	}
 	defer body.Close()
-	return s.put(ctx, body)
+	return true, s.put(ctx, body)
 }
 
 // damaged tells a segment that is not what it should be from one that could not be read.
