@@ -15,6 +15,12 @@ type AppendOptions struct {
 	// AllReplicas asks for acks=all: the append is refused while fewer than min.insync.replicas are in sync.
 	AllReplicas bool
 	Origin      Origin
+	// V2 asks for the rules of transaction version 2 (KIP-890 part 2).
+	V2 bool
+	// Verify refuses a batch that would begin a transaction here unless Guard is that of a Verification since then
+	// (KIP-890 part 1).
+	Verify bool
+	Guard  Guard
 }
 
 // Appended says where a batch is in the log.
@@ -55,7 +61,14 @@ func (p *Partition) Append(b record.Batch, o AppendOptions) (Appended, error) {
 		return Appended{}, fmt.Errorf("%w: %w", ErrStorage, *err)
 	}
 	p.producerMu.Lock()
-	verdict, err := p.producers.Check(b, o.NowMs)
+	check := p.producers.Check
+	if o.V2 {
+		check = p.producers.CheckV2
+	}
+	verdict, err := check(b, o.NowMs)
+	if err == nil && !verdict.Duplicate {
+		err = p.checkVerifiedLocked(b, o)
+	}
 	p.producerMu.Unlock()
 	if err != nil {
 		return Appended{}, err

@@ -33,6 +33,8 @@ var (
 	ErrInvalidTimestamp = errors.New("invalid timestamp")
 	// ErrUnsupportedCodec means a codec that the request's version may not carry.
 	ErrUnsupportedCodec = errors.New("compression type is not supported")
+	// ErrUnverified means that a transactional batch would begin a transaction that the coordinator has not been asked about.
+	ErrUnverified = errors.New("transaction is not verified")
 	// ErrPolicy means that the topic's cleanup policy forbids the operation.
 	ErrPolicy = errors.New("cleanup policy forbids it")
 	// ErrClosed means that the partition is closed: its topic was deleted, or the broker stops.

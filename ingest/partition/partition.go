@@ -64,6 +64,8 @@ type Partition struct {
 
 	producerMu sync.Mutex
 	producers  *producer.State
+	verifying  map[record.ProducerID]Guard
+	lastGuard  Guard
 	appending  int64 // base of the transactional batch that is in the log but not applied yet, or noUnstable
 
 	startMu sync.Mutex // one change of the log start at a time; held while it is made durable

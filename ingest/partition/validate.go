@@ -44,7 +44,7 @@ func (r *rules) validate(b record.Batch, origin Origin, nowMs int64) (record.Bat
 	if b.BaseOffset() != 0 {
 		return nil, fmt.Errorf("%w: base offset is %d, want 0", ErrInvalidRecord, b.BaseOffset())
 	}
-	if b.Size() > r.maxBatchBytes {
+	if b.Size() > r.maxBatchBytes && origin == FromClient { // a group of ten thousand members is one record
 		return nil, fmt.Errorf("%w: %d bytes, max.message.bytes is %d", ErrTooLarge, b.Size(), r.maxBatchBytes)
 	}
 	if sum := b.Checksum(); sum != b.CRC() {
@@ -72,7 +72,7 @@ func checkHeader(b record.Batch, origin Origin) error {
 		return fmt.Errorf("%w: codec %d", ErrInvalidRecord, b.Codec())
 	case b.IsControl() && origin == FromClient:
 		return fmt.Errorf("%w: clients may not write control records", ErrInvalidRecord)
-	case b.ProducerID() != record.NoProducer && b.BaseSequence() < 0 && !b.IsControl():
+	case b.ProducerID() != record.NoProducer && b.BaseSequence() < 0 && origin == FromClient:
 		return fmt.Errorf("%w: producer id %d with sequence %d", ErrInvalidRecord, b.ProducerID(), b.BaseSequence())
 	}
 	if origin == FromClient && b.LogAppendTime() {

@@ -31,6 +31,13 @@ func (s *State) Apply(b record.Batch, base record.Offset, nowMs int64) error {
 
 func (s *State) applyData(id record.ProducerID, b record.Batch, base, next record.Offset, nowMs int64) {
 	e := s.entry(id, b.ProducerEpoch(), nowMs)
+	if b.IsTransactional() && e.txnFirst == noOffset {
+		e.txnFirst = base
+		s.begin(id, base)
+	}
+	if b.BaseSequence() < 0 {
+		return // written by a coordinator, which numbers nothing
+	}
 	w := batch{firstSeq: b.BaseSequence(), lastSeq: b.LastSequence(), base: base, next: next, appendTimeMs: -1}
 	if b.LogAppendTime() {
 		w.appendTimeMs = b.MaxTimestamp()
@@ -41,10 +48,6 @@ func (s *State) applyData(id record.ProducerID, b record.Batch, base, next recor
 	}
 	e.window[e.count] = w
 	e.count++
-	if b.IsTransactional() && e.txnFirst == noOffset {
-		e.txnFirst = base
-		s.begin(id, base)
-	}
 }
 
 func (s *State) applyMarker(id record.ProducerID, epoch record.ProducerEpoch, m marker, o record.Offset, nowMs int64) {

@@ -38,6 +38,12 @@ func (s *State) check(b record.Batch, nowMs int64, v2 bool) (Verdict, error) {
 	if b.IsControl() {
 		return Verdict{}, checkMarker(e, b, v2)
 	}
+	if b.BaseSequence() < 0 && b.IsTransactional() && e != nil && epoch < e.epoch {
+		return Verdict{}, fmt.Errorf("%w: producer %d has epoch %d, current is %d", ErrInvalidEpoch, id, epoch, e.epoch)
+	}
+	if b.BaseSequence() < 0 && b.IsTransactional() {
+		return Verdict{}, nil // offsets that a group coordinator writes for a transaction
+	}
 	if b.BaseSequence() < 0 || b.LastOffsetDelta() < 0 {
 		return Verdict{}, fmt.Errorf("%w: producer %d with sequence %d", ErrInvalidBatch, id, b.BaseSequence())
 	}

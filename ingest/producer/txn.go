@@ -89,6 +89,12 @@ func (s *State) dropCompleted(below record.Offset) {
 	})
 }
 
+// InTxn reports whether the producer has a transaction open here in that epoch.
+func (s *State) InTxn(id record.ProducerID, epoch record.ProducerEpoch) bool {
+	e := s.producers[id]
+	return e != nil && e.txnFirst != noOffset && e.epoch == epoch
+}
+
 // OpenTxns returns how many transactions are open.
 func (s *State) OpenTxns() int { return s.open }
 
