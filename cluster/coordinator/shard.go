@@ -55,6 +55,7 @@ type Shard struct {
 // outgoing is what may leave when everything below next is committed.
 type outgoing struct {
 	next     record.Offset
+	epoch    record.LeaderEpoch // of the append: in another, next names other records
 	replies  []answered
 	requests []any
 }
@@ -152,12 +153,7 @@ const idle = time.Hour
 func (s *Shard) tick() (time.Duration, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.outMu.Lock()
-	failed := s.failed
-	s.outMu.Unlock()
-	if failed {
-		s.dropLocked(ErrNotCoordinator)
-	}
+	s.dropFailedLocked()
 	if s.machine == nil {
 		return 0, false
 	}
@@ -190,6 +186,7 @@ func (s *Shard) start(b record.Batch, event any) *Call {
 	c := &Call{done: make(chan result, 1)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.dropFailedLocked()
 	if s.machine == nil {
 		err := ErrLoading
 		if s.closed {
@@ -268,10 +265,10 @@ func (s *Shard) appendLocked(b record.Batch) error {
 		return fmt.Errorf("append to the coordinator's log: %w", err)
 	}
 	s.outMu.Lock()
-	s.out = append(s.out, outgoing{next: next})
+	s.out = append(s.out, outgoing{next: next, epoch: epoch})
 	load := s.loads
 	s.outMu.Unlock()
-	s.p.Log.Await(next, epoch, func(err error) { s.committed(load, next, err) })
+	s.p.Log.Await(next, epoch, func(err error) { s.committed(load, next, epoch, err) })
 	return nil
 }
 
@@ -290,13 +287,13 @@ func (s *Shard) queue(o outgoing) {
 }
 
 // committed lets out what waited for the log up to next.
-func (s *Shard) committed(load int, next record.Offset, err error) {
+func (s *Shard) committed(load int, next record.Offset, epoch record.LeaderEpoch, err error) {
 	s.outMu.Lock()
-	if load != s.loads {
+	if load != s.loads || s.failed {
 		s.outMu.Unlock()
 		return
 	}
-	if err != nil {
+	if err != nil || len(s.out) > 0 && s.out[0].epoch != epoch {
 		s.failed = true
 		s.outMu.Unlock()
 		s.wakeRun()
@@ -344,6 +341,16 @@ func (s *Shard) dropLocked(err error) {
 	for t, c := range s.calls {
 		c.done <- result{err: err}
 		delete(s.calls, t)
+	}
+}
+
+// dropFailedLocked drops the machine if a commit failed: its state has what the log has not.
+func (s *Shard) dropFailedLocked() {
+	s.outMu.Lock()
+	failed := s.failed
+	s.outMu.Unlock()
+	if failed {
+		s.dropLocked(ErrNotCoordinator)
 	}
 }
 
