@@ -15,25 +15,24 @@ import (
 // history is tier/fetch as ingest/partition sees it.
 type history struct{ r *fetch.Reader }
 
-// newHistories returns what makes the reader of each partition's remote log, all over one cache of blocks and of footers.
-func newHistories(store object.Store, blocks *cache.Cache) func(segment.Identity, func() *manifest.Manifest, func(context.Context) error) partition.History {
-	footers := fetch.NewFooters(0)
+// newHistories returns what makes the reader of each partition's remote log, all over one cache of blocks and one of footers.
+func newHistories(store object.Store, blocks *cache.Cache, footers *fetch.Footers) func(segment.Identity, func() *manifest.Manifest, func(context.Context) error) partition.History {
 	return func(_ segment.Identity, m func() *manifest.Manifest, reload func(context.Context) error) partition.History {
 		return history{fetch.NewReader(fetch.Source{Store: store, Manifest: m, Reload: reload, Blocks: blocks, Footers: footers})}
 	}
 }
 
 // Read implements partition.History.
-func (h history) Read(ctx context.Context, offset record.Offset, max int, atLeastOne, committed bool) ([][]byte, []record.AbortedTxn, func(), error) {
+func (h history) Read(ctx context.Context, offset record.Offset, max int, atLeastOne, committed bool) (partition.HistoryResult, error) {
 	res, err := h.r.Read(ctx, offset, fetch.Options{MaxBytes: max, AtLeastOne: atLeastOne, Committed: committed})
 	if err != nil {
-		return nil, nil, nil, err
+		return partition.HistoryResult{}, err
 	}
-	return res.Blocks, res.Aborted, res.Release, nil
+	return partition.HistoryResult{Blocks: res.Blocks, Release: res.Release, Next: res.Next, Aborted: res.Aborted}, nil
 }
 
 // FindTime implements partition.History.
-func (h history) FindTime(ctx context.Context, ts int64, from record.Offset) (record.Offset, int64, error) {
+func (h history) FindTime(ctx context.Context, ts int64, from record.Offset) (partition.Found, error) {
 	f, err := h.r.FindTime(ctx, ts, from)
-	return f.Offset, f.Timestamp, err
+	return partition.Found{Offset: f.Offset, Timestamp: f.Timestamp, Epoch: f.Epoch}, err
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/everlog/everlog/ingest/kafka"
 	"github.com/everlog/everlog/ingest/localstate"
 	"github.com/everlog/everlog/ingest/partition"
+	"github.com/everlog/everlog/tier/fetch"
 	"github.com/everlog/everlog/tier/manifest"
 	"github.com/everlog/everlog/tier/object"
 	"github.com/everlog/everlog/tier/record"
@@ -169,10 +170,11 @@ func (n *Node) startBroker(ctx, run context.Context, self metadata.Broker, local
 	}
 	data := object.Retry(n.store, object.RetryOptions{})
 	n.cache = cache.New(data, n.cacheOptions())
+	n.footers = fetch.NewFooters(0)
 	n.deleter = compaction.NewDeleter(data, 0, nil)
 	tier := partition.TierParts{Store: data, Pages: manifest.NewPageCache(cachedPages), Deleter: n.deleter, FS: n.fs, Scratch: scratch, Logger: n.log,
 		Limiter: ship.NewLimiter(n.config.TierUploadThreads, ship.PaceOptions{Full: float64(n.config.TierUploadBytesPerSecond)})}
-	tier.History = newHistories(data, n.cache)
+	tier.History = newHistories(data, n.cache, n.footers)
 	n.broker = broker.New(broker.Parts{FS: n.fs, Dir: n.opts.DataDir, State: n.state, Tier: tier, Metadata: n.meta, Controller: n.control, Config: n.config},
 		broker.Options{ID: n.opts.NodeID, Logger: n.log, OnFatal: n.fail, Self: self, LocalEpochs: local, ObserveSync: n.metrics.observeSync})
 	if err := n.broker.Start(ctx); err != nil {
@@ -186,6 +188,9 @@ func (n *Node) startBroker(ctx, run context.Context, self metadata.Broker, local
 
 func (n *Node) cacheOptions() cache.Options {
 	o := cache.Options{MemoryBytes: n.config.CacheMemoryBytes}
+	if o.MemoryBytes == 0 {
+		o.MemoryBytes = -1 // to the setting 0 is none, to the cache its default
+	}
 	if n.config.CacheDiskBytes > 0 {
 		o.Disk, o.Dir, o.DiskBytes = n.fs, filepath.Join(n.opts.DataDir, "cache"), n.config.CacheDiskBytes
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/everlog/everlog/ingest/broker"
 	"github.com/everlog/everlog/ingest/kafka"
 	"github.com/everlog/everlog/ingest/localstate"
+	"github.com/everlog/everlog/tier/fetch"
 	"github.com/everlog/everlog/tier/object"
 	"github.com/everlog/everlog/tier/vfs"
 )
@@ -57,6 +58,7 @@ type Node struct {
 	state   *localstate.Store
 	store   object.Store
 	cache   *cache.Cache
+	footers *fetch.Footers
 	deleter *compaction.Deleter
 	meta    *metadata.Log
 	control *controller.Controller
@@ -284,7 +286,7 @@ func (n *Node) release() error {
 		}
 	}
 	if n.cache != nil {
-		errs = append(errs, n.cache.Close())
+		errs = append(errs, n.footers.Close(), n.cache.Close())
 	}
 	if n.state != nil {
 		errs = append(errs, n.state.Close())
