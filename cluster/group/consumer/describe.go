@@ -1,0 +1,97 @@
+package consumer
+
+import (
+	"fmt"
+
+	"github.com/everlog/everlog/cluster/coordinator"
+	"github.com/everlog/everlog/cluster/group/assign"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Describe answers ConsumerGroupDescribe (v0, v1). Partitions of topics that are gone are left out.
+func (g *Group) Describe(topics Topics) kmsg.ConsumerGroupDescribeResponseGroup {
+	d := kmsg.NewConsumerGroupDescribeResponseGroup()
+	d.Group, d.State, d.Epoch, d.AssignmentEpoch, d.AssignorName = g.id, g.State(), g.epoch, g.targetEpoch, g.assignor()
+	d.Members = []kmsg.ConsumerGroupDescribeResponseGroupMember{}
+	for _, id := range g.memberIDs() {
+		m := g.members[id]
+		dm := kmsg.NewConsumerGroupDescribeResponseGroupMember()
+		dm.MemberID, dm.InstanceID, dm.RackID, dm.MemberEpoch = m.id, m.instance, m.rack, m.epoch
+		dm.ClientID, dm.ClientHost = m.client.ID, m.client.Host
+		dm.SubscribedTopics = append([]string{}, m.topics...)
+		if m.regex != "" {
+			dm.SubscribedTopicRegex = &m.regex
+		}
+		dm.Assignment = describePartitions(m.assigned.partitionsByTopic(), topics)
+		dm.TargetAssignment = describePartitions(g.target[id], topics)
+		if dm.MemberType = 1; m.usesClassic() {
+			dm.MemberType = 0
+		}
+		d.Members = append(d.Members, dm)
+	}
+	return d
+}
+
+// partitionsByTopic leaves the epochs out.
+func (o owned) partitionsByTopic() assign.Partitions {
+	p := make(assign.Partitions, len(o))
+	for t := range o {
+		p[t] = o.partitions(t)
+	}
+	return p
+}
+
+func describePartitions(p assign.Partitions, topics Topics) kmsg.Assignment {
+	a := kmsg.NewAssignment()
+	a.TopicPartitions = []kmsg.AssignmentTopicPartition{}
+	for _, t := range sortedTopics(p) {
+		name, _, ok := topics.ByID(t)
+		if !ok {
+			continue
+		}
+		tp := kmsg.NewAssignmentTopicPartition()
+		tp.TopicID, tp.Topic, tp.Partitions = t, name, p[t]
+		a.TopicPartitions = append(a.TopicPartitions, tp)
+	}
+	return a
+}
+
+// DescribeClassic answers DescribeGroups for this group as Kafka does: it is not found among the classic groups, with an
+// error from version 6 on.
+func (g *Group) DescribeClassic(version int16) kmsg.DescribeGroupsResponseGroup {
+	d := kmsg.NewDescribeGroupsResponseGroup()
+	d.Group, d.State, d.Members = g.id, "Dead", []kmsg.DescribeGroupsResponseGroupMember{}
+	if version >= 6 {
+		why := fmt.Sprintf("Group %s is not a classic group.", g.id)
+		d.ErrorCode, d.ErrorMessage = kerr.GroupIDNotFound.Code, &why
+	}
+	return d
+}
+
+// Tombstones are the records that remove the group from the log. It is not changed: the caller forgets it.
+func (g *Group) Tombstones() []coordinator.Record {
+	var out []coordinator.Record
+	put := func(kind int16, of string) {
+		out = append(out, coordinator.Record{Key: recordKey{kind, g.id, of}.encode()})
+	}
+	ids := g.memberIDs()
+	for _, id := range ids {
+		put(typeCurrent, id)
+	}
+	for _, id := range ids {
+		put(typeTarget, id)
+	}
+	put(typeTargetMetadata, "")
+	for _, id := range ids {
+		put(typeMember, id)
+	}
+	for _, regex := range sortedKeys(g.resolved) {
+		put(typeRegex, regex)
+	}
+	if g.hasPartitionMetadata {
+		put(typePartitionMetadata, "")
+	}
+	put(typeGroup, "")
+	return out
+}
