@@ -13,6 +13,7 @@ import (
 	"github.com/everlog/everlog/tier/minio"
 	"github.com/everlog/everlog/tier/object"
 	"github.com/everlog/everlog/tier/record"
+	"github.com/everlog/everlog/tier/segment"
 	"github.com/everlog/everlog/tier/vfs"
 )
 
@@ -134,7 +135,7 @@ func readers(n, max int) pass {
 
 func scan(b *testing.B, hs []*history, _ []*fetch.Reader) int64 {
 	n := int64(0)
-	if _, err := fetch.Scan(b.Context(), hs[0].store, hs[0].log.Manifest(), 0, hs[0].next, func(k record.Batch) error {
+	if _, err := fetch.Scan(b.Context(), hs[0].store, hs[0].log.Manifest(), fetch.ScanOptions{From: 0, To: hs[0].next}, func(k record.Batch, _ *segment.Footer) error {
 		n += int64(len(k))
 		return nil
 	}); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/everlog/everlog/tier/fetch"
 	"github.com/everlog/everlog/tier/object"
 	"github.com/everlog/everlog/tier/record"
+	"github.com/everlog/everlog/tier/segment"
 	"github.com/everlog/everlog/tier/vfs"
 )
 
@@ -21,7 +22,7 @@ import (
 func TestEqualBytesWhateverTheCache(t *testing.T) {
 	h := write(t, object.NewMemory(), recipe{segments: 6, segmentBytes: 3 << 20, batchBytes: 20_000, mixed: true})
 	var all bytes.Buffer
-	if _, err := fetch.Scan(t.Context(), h.store, h.log.Manifest(), 0, h.next, func(b record.Batch) error {
+	if _, err := fetch.Scan(t.Context(), h.store, h.log.Manifest(), fetch.ScanOptions{From: 0, To: h.next}, func(b record.Batch, _ *segment.Footer) error {
 		all.Write(b)
 		return nil
 	}); err != nil {

@@ -13,10 +13,12 @@ import (
 	"github.com/everlog/everlog/tier/segment"
 )
 
-// How Scan reads: GETs of at most scanGet bytes that decode to at most scanRaw, scanParallel of them under way, each decoded
+// ScanGet is the size up to which Scan reads neighbouring blocks with one GET.
+const ScanGet = 8 << 20
+
+// How Scan reads: GETs of at most ScanGet bytes that decode to at most scanRaw, scanParallel of them under way, each decoded
 // where it was read, all buffers reused. A single larger block is read alone.
 const (
-	scanGet      = 8 << 20
 	scanRaw      = 32 << 20
 	scanParallel = 4
 )
@@ -27,13 +29,21 @@ type ScanStats struct {
 	Objects, Requests, Bytes int64
 }
 
-// Scan calls fn with every batch of the remote log that overlaps [from, to), in order, with several GETs at once. It needs
-// no cache and no broker. A batch is valid only during the call. It returns fn's first error, ErrMissing, ErrCorrupt, or the
-// store's error; when it returns, nothing of it goes on.
-func Scan(ctx context.Context, store object.Store, m *manifest.Manifest, from, to record.Offset, fn func(record.Batch) error) (ScanStats, error) {
+// ScanOptions say what to scan.
+type ScanOptions struct {
+	// From and To are the range [From, To) of offsets.
+	From, To record.Offset
+	// Read, if set, is told of the stored bytes of each part when its batches have been passed on.
+	Read func(stored int64)
+}
+
+// Scan calls fn with every batch of the remote log that overlaps the range, in order, with several GETs at once. It needs no
+// cache and no broker. A batch, and the footer of its segment, are valid only during the call. It returns fn's first error,
+// ErrMissing, ErrCorrupt, or the store's error; when it returns, nothing of it goes on.
+func Scan(ctx context.Context, store object.Store, m *manifest.Manifest, o ScanOptions, fn func(record.Batch, *segment.Footer) error) (ScanStats, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &scanner{store: store, m: m, from: from, to: to, footers: NewFooters(0), runs: make(chan *run, scanParallel), free: make(chan *run, scanParallel+1)}
+	s := &scanner{store: store, m: m, from: o.From, to: o.To, read: o.Read, footers: NewFooters(0), runs: make(chan *run, scanParallel), free: make(chan *run, scanParallel+1)}
 	for range scanParallel + 1 { // one more than under way: that which fn looks at
 		s.free <- &run{}
 	}
@@ -66,6 +76,7 @@ type scanner struct {
 	store    object.Store
 	m        *manifest.Manifest
 	from, to record.Offset
+	read     func(int64)
 	footers  *Footers
 
 	runs chan *run // under way
@@ -125,7 +136,7 @@ func (s *scanner) runEnd(l *layout, from int) int {
 		b := &l.footer.Blocks[to]
 		stored += int(b.Stored)
 		raw += int(b.Raw)
-		if to > from && (stored > scanGet || raw > scanRaw) {
+		if to > from && (stored > ScanGet || raw > scanRaw) {
 			break
 		}
 	}
@@ -184,19 +195,22 @@ func (r *run) decode() {
 }
 
 // deliver passes the batches on in order.
-func (s *scanner) deliver(ctx context.Context, fn func(record.Batch) error) error {
+func (s *scanner) deliver(ctx context.Context, fn func(record.Batch, *segment.Footer) error) error {
 	for r := range s.runs {
 		<-r.done
 		if r.err != nil {
 			return r.err
 		}
 		for i, block := range r.blocks {
-			if err := s.each(block, fn); err != nil {
+			if err := s.each(block, r.l.footer, fn); err != nil {
 				return fmt.Errorf("block %d of %s: %w", r.from+i, r.l.object, err)
 			}
 			if s.stopped != nil {
 				return nil
 			}
+		}
+		if s.read != nil {
+			s.read(int64(len(r.in)))
 		}
 		s.free <- r
 	}
@@ -204,7 +218,7 @@ func (s *scanner) deliver(ctx context.Context, fn func(record.Batch) error) erro
 }
 
 // each passes the batches of a block that overlap [from, to) on.
-func (s *scanner) each(block []byte, fn func(record.Batch) error) error {
+func (s *scanner) each(block []byte, f *segment.Footer, fn func(record.Batch, *segment.Footer) error) error {
 	for len(block) > 0 {
 		b, rest, err := record.Next(block)
 		if err != nil {
@@ -214,7 +228,7 @@ func (s *scanner) each(block []byte, fn func(record.Batch) error) error {
 		if b.NextOffset() <= s.from || b.BaseOffset() >= s.to {
 			continue
 		}
-		if s.stopped = fn(b); s.stopped != nil {
+		if s.stopped = fn(b, f); s.stopped != nil {
 			return nil
 		}
 	}

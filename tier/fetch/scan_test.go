@@ -11,13 +11,14 @@ import (
 	"github.com/everlog/everlog/tier/object"
 	"github.com/everlog/everlog/tier/objecttest"
 	"github.com/everlog/everlog/tier/record"
+	"github.com/everlog/everlog/tier/segment"
 )
 
 // scanned holds what a Scan gives against the history.
 func (h *history) scan(t testing.TB, store object.Store, from, to record.Offset) (ScanStats, error) {
 	t.Helper()
 	want := h.from(from)
-	stats, err := Scan(t.Context(), store, h.log.Manifest(), from, to, func(b record.Batch) error {
+	stats, err := Scan(t.Context(), store, h.log.Manifest(), ScanOptions{From: from, To: to}, func(b record.Batch, _ *segment.Footer) error {
 		if len(want) == 0 || !bytes.Equal(b, want[0]) {
 			t.Fatalf("scan of [%d, %d): the batch at %d is not the next", from, to, b.BaseOffset())
 		}
@@ -57,7 +58,7 @@ func TestScanStops(t *testing.T) {
 	h := varied(t, object.NewMemory())
 	enough := errors.New("enough")
 	n := 0
-	_, err := Scan(t.Context(), h.store, h.log.Manifest(), 0, h.next, func(record.Batch) error {
+	_, err := Scan(t.Context(), h.store, h.log.Manifest(), ScanOptions{From: 0, To: h.next}, func(_ record.Batch, _ *segment.Footer) error {
 		if n++; n == 5 {
 			return enough
 		}
@@ -67,7 +68,7 @@ func TestScanStops(t *testing.T) {
 		t.Fatalf("%v after %d batches", err, n)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err = Scan(ctx, h.store, h.log.Manifest(), 0, h.next, func(record.Batch) error {
+	_, err = Scan(ctx, h.store, h.log.Manifest(), ScanOptions{From: 0, To: h.next}, func(_ record.Batch, _ *segment.Footer) error {
 		cancel()
 		return nil
 	})

@@ -5,6 +5,7 @@ import (
 
 	"github.com/everlog/everlog/cmd/everlog/internal/grammar"
 	"github.com/everlog/everlog/cmd/everlog/internal/report"
+	"github.com/everlog/everlog/tier/fetch"
 )
 
 // planPart is what reading one partition takes. Bytes and records of segments that are read in part are in proportion to
@@ -42,7 +43,7 @@ func (c *cluster) plan(ctx context.Context, w *part) error {
 		share := float64(min(s.End, w.to)-max(s.Base, w.from)) / float64(s.End-s.Base)
 		stored := int64(float64(s.Size-int64(s.FooterSize)) * share)
 		w.plan.Objects++
-		w.plan.Requests += 1 + (stored+groupBytes-1)/groupBytes
+		w.plan.Requests += 1 + (stored+fetch.ScanGet-1)/fetch.ScanGet
 		w.plan.Bytes += stored
 		w.plan.RawBytes += int64(float64(s.DataSize) * share)
 		w.plan.Records += int64(float64(s.Records)*share + 0.5)

@@ -13,6 +13,7 @@ import (
 	"github.com/everlog/everlog/cmd/everlog/internal/connect"
 	"github.com/everlog/everlog/cmd/everlog/internal/grammar"
 	"github.com/everlog/everlog/cmd/everlog/internal/report"
+	"github.com/everlog/everlog/tier/fetch"
 	"github.com/everlog/everlog/tier/record"
 	"github.com/everlog/everlog/tier/segment"
 )
@@ -130,10 +131,9 @@ func parsePositions(list []string) (map[int32]record.Offset, error) {
 // bound resolves the bounds against what the bucket holds of a partition, and plans the reads.
 func (c *cluster) bound(ctx context.Context, p *partition, from, to grammar.Bound, positions map[int32]record.Offset) (*part, error) {
 	m := p.manifest
-	find := &scanner{store: c.store, part: p}
 	first, last, err := grammar.Range{From: from, To: to}.Resolve(grammar.Log{
 		Start: int64(m.LogStart()), End: int64(m.End()),
-		AtTime: func(ms int64) (int64, error) { o, err := find.firstAt(ctx, ms); return int64(o), err },
+		AtTime: func(ms int64) (int64, error) { o, err := p.firstAt(ctx, c.store, ms); return int64(o), err },
 	})
 	if err != nil {
 		return nil, err
@@ -163,10 +163,10 @@ func (c *cluster) run(ctx context.Context, k *connect.Flags, url string, t Topic
 		task := progress.Start(work.String(), work.plan.Bytes)
 		group.Go(func() error {
 			defer task.Finish()
-			s := &scanner{store: c.store, part: work.partition, from: work.from, to: work.to, read: task.Add}
 			// The sink is given the command's context: the group's ends when the last partition has been read, which is
 			// before the last record has arrived.
-			err := s.batches(limited, func(b record.Batch, f *segment.Footer) error { return work.take(ctx, b, f, out, r.aborted) })
+			scan := fetch.ScanOptions{From: work.from, To: work.to, Read: task.Add}
+			_, err := fetch.Scan(limited, c.store, work.manifest, scan, func(b record.Batch, f *segment.Footer) error { return work.take(ctx, b, f, out, r.aborted) })
 			if err != nil {
 				return explain(err, work.String())
 			}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/everlog/everlog/cmd/everlog/internal/grammar"
 	"github.com/everlog/everlog/cmd/everlog/internal/report"
+	"github.com/everlog/everlog/tier/fetch"
 	"github.com/everlog/everlog/tier/manifest"
 	"github.com/everlog/everlog/tier/object"
 	"github.com/everlog/everlog/tier/record"
@@ -236,7 +237,7 @@ func (c *checksummed) advance() error {
 		return io.EOF
 	}
 	if c.window == nil {
-		c.window = make([]byte, groupBytes)
+		c.window = make([]byte, fetch.ScanGet)
 	}
 	c.window = c.window[:min(left, int64(cap(c.window)))]
 	if _, err := c.source.ReadAt(c.window, c.start); err != nil {
