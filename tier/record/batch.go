@@ -117,10 +117,17 @@ func (b Batch) IsTransactional() bool { return b.Attributes()&attrTransactional 
 // IsControl reports whether the batch holds a control record, such as a transaction marker.
 func (b Batch) IsControl() bool { return b.Attributes()&attrControl != 0 }
 
+// DeleteHorizon is the time in milliseconds from which compaction may remove the batch's tombstones, or its marker; false
+// if it is not set (KIP-534). It takes the place of the first timestamp: it is BaseTimestamp too.
+func (b Batch) DeleteHorizon() (int64, bool) {
+	return b.BaseTimestamp(), b.Attributes()&attrDeleteHorizon != 0
+}
+
 // LastOffsetDelta is the last record's offset relative to BaseOffset.
 func (b Batch) LastOffsetDelta() int32 { return int32(binary.BigEndian.Uint32(b[posLastDelta:])) }
 
-// BaseTimestamp is the timestamp of the first record, in milliseconds.
+// BaseTimestamp is what the records' timestamps count from, in milliseconds: the timestamp of the first record, unless
+// compaction has removed that or set a delete horizon.
 func (b Batch) BaseTimestamp() int64 { return int64(binary.BigEndian.Uint64(b[posBaseTime:])) }
 
 // MaxTimestamp is the largest timestamp of the batch, in milliseconds.

@@ -46,16 +46,25 @@ type totals struct {
 // noTimestamp is what a batch without timestamps has.
 const noTimestamp = -1
 
+// latestIn is the largest timestamp of a batch's records. The header of a batch that compaction has emptied still names the
+// one it had.
+func latestIn(b record.Batch) int64 {
+	if b.Count() == 0 {
+		return noTimestamp
+	}
+	return b.MaxTimestamp()
+}
+
 // add counts one batch.
 func (t *totals) add(b record.Batch) {
 	t.records += int64(b.Count())
 	t.size += int64(len(b))
-	latest := b.MaxTimestamp()
+	latest := latestIn(b)
 	if latest < 0 {
 		return
 	}
 	first := b.BaseTimestamp()
-	if b.LogAppendTime() || first < 0 || first > latest {
+	if _, horizon := b.DeleteHorizon(); horizon || b.LogAppendTime() || first < 0 || first > latest {
 		first = latest
 	}
 	if !t.maxTimeRecorded || first < t.minTime {
@@ -146,7 +155,7 @@ func (k *Block) extend(batch record.Batch) {
 	k.CRC = addBatch(k.CRC, batch)
 	k.Raw += int32(len(batch))
 	k.Stored = k.Raw
-	k.MaxTimestamp = max(k.MaxTimestamp, batch.MaxTimestamp())
+	k.MaxTimestamp = max(k.MaxTimestamp, latestIn(batch))
 }
 
 // Skip says that the offsets up to to have no batches, because compaction removed them: the next batch starts there. It

@@ -183,10 +183,10 @@ func (s *scanner) batches(raw []byte, in Block, from, to record.Offset, sums *to
 				first, out.First = len(raw)-len(p), base
 			}
 			last, out.End = len(raw)-len(rest), end
-			out.MaxTimestamp = max(out.MaxTimestamp, b.MaxTimestamp())
+			out.MaxTimestamp = max(out.MaxTimestamp, latestIn(b))
 			sums.add(b)
 		}
-		latest = max(latest, b.MaxTimestamp())
+		latest = max(latest, latestIn(b))
 		crc = addBatch(crc, b)
 		next, p = end, rest
 	}
