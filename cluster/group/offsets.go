@@ -1,0 +1,209 @@
+package group
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/everlog/everlog/tier/record"
+)
+
+// partition that offsets are of.
+type partition struct {
+	topic string
+	index int32
+}
+
+// committed is a committed offset.
+type committed struct {
+	partition int32
+	epoch     int32 // of the leader, that the client saw; -1 is none
+	offset    int64
+	at        int64 // when it was committed, milliseconds
+	expires   int64 // when the client said it does, milliseconds; never if it did not
+	written   uint64
+	metadata  string
+	topic     [16]byte // id; zero is not known
+}
+
+// never is the expiry of an offset that the retention of the broker is for.
+const never = -1
+
+// is says whether the offset is of the topic with the id, as far as both are known.
+func (c *committed) is(id [16]byte) bool { return c.topic == id || c.topic == noTopic || id == noTopic }
+
+var noTopic [16]byte
+
+// offsets of a group: topics by name, partitions by number. Slices, because most groups have few of them, and answers are in order.
+type offsets []topicOffsets
+
+type topicOffsets struct {
+	topic      string
+	partitions []committed
+}
+
+func (o offsets) empty() bool { return len(o) == 0 }
+
+func (o offsets) find(topic string) (int, bool) {
+	return slices.BinarySearchFunc(o, topic, func(t topicOffsets, name string) int { return strings.Compare(t.topic, name) })
+}
+
+// of are the offsets of a topic, in order.
+func (o offsets) of(topic string) []committed {
+	if i, ok := o.find(topic); ok {
+		return o[i].partitions
+	}
+	return nil
+}
+
+func findPartition(all []committed, index int32) (int, bool) {
+	if n := len(all); n > 0 && all[n-1].partition < index { // most come in order
+		return n, false
+	}
+	return slices.BinarySearchFunc(all, index, func(c committed, p int32) int { return int(c.partition) - int(p) })
+}
+
+func (o offsets) get(p partition) *committed {
+	all := o.of(p.topic)
+	if i, ok := findPartition(all, p.index); ok {
+		return &all[i]
+	}
+	return nil
+}
+
+// names holds each topic's name once, however many groups have offsets of it, with the number of these.
+type names map[string]int
+
+// putOffset makes c the committed offset of its partition.
+func (m *Machine) putOffset(g *group, topic string, c committed) {
+	i, ok := g.offsets.find(topic)
+	if !ok {
+		topic = strings.Clone(topic)
+		m.names[topic]++
+		g.offsets = slices.Insert(g.offsets, i, topicOffsets{topic: topic})
+	}
+	t := &g.offsets[i]
+	if j, ok := findPartition(t.partitions, c.partition); ok {
+		t.partitions[j] = c
+	} else {
+		t.partitions = slices.Insert(t.partitions, j, c)
+	}
+}
+
+// removeOffset removes the offset of a partition, and those that transactions under way have for it.
+func (m *Machine) removeOffset(g *group, p partition) {
+	if i, ok := g.offsets.find(p.topic); ok {
+		t := &g.offsets[i]
+		if j, ok := findPartition(t.partitions, p.index); ok {
+			t.partitions = slices.Delete(t.partitions, j, j+1)
+		}
+		if len(t.partitions) == 0 {
+			m.releaseName(t.topic)
+			g.offsets = slices.Delete(g.offsets, i, i+1)
+		}
+	}
+	if g.unstable[p] > 0 {
+		for id := range g.pending {
+			m.removePendingOffset(g, id, p)
+		}
+	}
+}
+
+func (m *Machine) releaseName(topic string) {
+	if m.names[topic]--; m.names[topic] == 0 {
+		delete(m.names, topic)
+	}
+}
+
+// dropOffsets forgets all offsets of a group.
+func (m *Machine) dropOffsets(g *group) {
+	for _, t := range g.offsets {
+		m.releaseName(t.topic)
+	}
+	for id := range g.pending {
+		m.leaveTransaction(g, id)
+	}
+	g.offsets, g.pending, g.unstable = nil, nil, nil
+}
+
+// partitionsOf a group: all that have an offset, or one of a transaction under way.
+func (g *group) allPartitions() []partition {
+	var all []partition
+	for _, t := range g.offsets {
+		for _, c := range t.partitions {
+			all = append(all, partition{t.topic, c.partition})
+		}
+	}
+	for p := range g.unstable {
+		if g.offsets.get(p) == nil {
+			all = append(all, p)
+		}
+	}
+	slices.SortFunc(all, comparePartitions)
+	return all
+}
+
+func comparePartitions(a, b partition) int {
+	if c := strings.Compare(a.topic, b.topic); c != 0 {
+		return c
+	}
+	return int(a.index) - int(b.index)
+}
+
+// putPending makes c the offset that a producer's transaction commits when it ends.
+func (m *Machine) putPending(g *group, id record.ProducerID, p partition, c committed) {
+	if g.pending == nil {
+		g.pending, g.unstable = map[record.ProducerID]map[partition]committed{}, map[partition]int{}
+	}
+	if g.pending[id] == nil {
+		g.pending[id] = map[partition]committed{}
+		if m.transactions[id] == nil {
+			m.transactions[id] = map[*group]struct{}{}
+		}
+		m.transactions[id][g] = struct{}{}
+	}
+	if _, ok := g.pending[id][p]; !ok {
+		g.unstable[p]++
+	}
+	g.pending[id][p] = c
+}
+
+func (m *Machine) removePendingOffset(g *group, id record.ProducerID, p partition) {
+	if _, ok := g.pending[id][p]; !ok {
+		return
+	}
+	g.settlePartition(p)
+	if delete(g.pending[id], p); len(g.pending[id]) == 0 {
+		m.leaveTransaction(g, id)
+	}
+}
+
+func (g *group) settlePartition(p partition) {
+	if g.unstable[p]--; g.unstable[p] == 0 {
+		delete(g.unstable, p)
+	}
+}
+
+// leaveTransaction notes that a producer's transaction has no offsets of the group any more.
+func (m *Machine) leaveTransaction(g *group, id record.ProducerID) {
+	delete(g.pending, id)
+	if delete(m.transactions[id], g); len(m.transactions[id]) == 0 {
+		delete(m.transactions, id)
+	}
+}
+
+// endTxn makes a producer's pending offsets the committed ones, or forgets them. One that was committed later than the
+// transaction wrote it, outside of it, stays.
+func (m *Machine) endTxn(id record.ProducerID, commit bool) {
+	for g := range m.transactions[id] {
+		for p, c := range g.pending[id] {
+			g.settlePartition(p)
+			if !commit {
+				continue
+			}
+			if old := g.offsets.get(p); old == nil || old.written < c.written {
+				m.putOffset(g, p.topic, c)
+			}
+		}
+		m.leaveTransaction(g, id)
+	}
+}
