@@ -53,6 +53,7 @@ func (a *actor) step() {
 			return
 		}
 		a.busy = nil
+		a.w.trace("%s %v: %s answered %+v", a.id, a.is, r.what, r.call.answer)
 		r.then(r.call.answer)
 	case a.busy != nil:
 		// The answer is on its way, or lost; the request that is sent again is served once more.
@@ -63,8 +64,12 @@ func (a *actor) step() {
 			}
 			a.send(a.busy, record.NoProducer)
 		}
-	case a.is == nobody || a.recover:
+	case a.recover:
 		a.initialize()
+	case a.is == nobody:
+		if a.w.rng.IntN(50) == 0 { // it fences whoever is at work
+			a.initialize()
+		}
 	default:
 		a.transact()
 	}
@@ -76,6 +81,7 @@ func (a *actor) ask(what string, event func(record.ProducerID) any, then func(an
 
 func (a *actor) send(r *request, fresh record.ProducerID) {
 	a.wait = 0
+	a.w.trace("%s %v: %s, fresh %d", a.id, a.is, r.what, fresh)
 	r.call = a.w.start(r.event(fresh))
 	a.busy = r
 }
@@ -134,7 +140,7 @@ func (a *actor) transact() {
 		a.write(TopicPartition{"data", int32(a.w.rng.IntN(4))})
 	case n < 17 && a.flying == 0 && (len(a.txn.writes) > 0 || a.v2):
 		a.end(len(a.txn.writes) > 0 && n < 15)
-	case n == 17:
+	case n == 17 && a.w.rng.IntN(3) == 0:
 		a.recover = true // after an error that it did not expect
 	case n == 18 && a.w.rng.IntN(4) == 0:
 		a.w.trace("%s %v is gone", a.id, a.is)

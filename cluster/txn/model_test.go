@@ -31,14 +31,14 @@ const episode = 2000
 // nothing stays open; epochs of a producer id never go back, and no id is used twice; a machine that replays the log
 // is the machine that wrote it.
 func TestRandom(t *testing.T) {
-	steps, seed := number(t, "EVERLOG_TXN_STEPS", 100_000), uint64(number(t, "EVERLOG_TXN_SEED", 1))
+	steps, seed := number(t, "EVERLOG_TXN_STEPS", 200_000), uint64(number(t, "EVERLOG_TXN_SEED", 1))
 	total := map[string]int{}
 	for done := 0; done < steps; done += episode {
 		w, failed := run(seed, nil)
 		if failed != "" {
 			var lines []string
 			run(seed, func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) })
-			t.Fatalf("EVERLOG_TXN_SEED=%d: %s\n%s", seed, failed, strings.Join(lines[max(0, len(lines)-60):], "\n"))
+			t.Fatalf("EVERLOG_TXN_SEED=%d: %s\n%s", seed, failed, strings.Join(lines[max(0, len(lines)-40):], "\n"))
 		}
 		for what, n := range w.counts {
 			total[what] += n
@@ -137,7 +137,7 @@ func (w *world) step() {
 		w.pass(time.Duration(w.rng.IntN(2000)) * time.Millisecond)
 	case n < 97 && w.rng.IntN(4) == 0:
 		w.pass(time.Duration(w.rng.IntN(200)) * time.Second)
-	case n < 98 && w.rng.IntN(2) == 0:
+	case n < 98 && w.rng.IntN(5) == 0:
 		w.counts["crashes"]++
 		w.crash()
 	case n < 99:

@@ -137,13 +137,15 @@ func (m *Machine) finish(t *transaction, nowMs int64, e *coordinator.Effects) {
 		CoordinatorEpoch: int32(m.o.Epoch),
 		Partitions:       t.partitions,
 		PreparedMs:       t.updateMs,
+		load:             m.load,
 	})
 }
 
-// markersWritten completes the transaction that the markers are of, unless that has happened.
+// markersWritten completes the transaction that the markers are of, unless that has happened. A report to an earlier load
+// does not count: this one's markers, which say the same, may still be on their way to partitions.
 func (m *Machine) markersWritten(w WriteMarkers, nowMs int64, e *coordinator.Effects) {
 	t := m.txns[w.TransactionalID]
-	if t == nil || !t.preparing() || t.producerID != w.ProducerID || t.epoch != w.ProducerEpoch || t.updateMs != w.PreparedMs {
+	if t == nil || !t.preparing() || w.load != m.load || t.updateMs != w.PreparedMs {
 		return
 	}
 	t.complete(nowMs)

@@ -99,8 +99,8 @@ type (
 		Pattern *string
 	}
 
-	// MarkersWritten says that all of Markers are committed, or that their partitions are gone, and is answered by nil. The
-	// transaction is completed by it. It may come late and twice.
+	// MarkersWritten says that all of Markers, as it was asked for, are committed, or that their partitions are gone, and is
+	// answered by nil. The transaction is completed by it. It may come late and twice, and to a later load: then it does nothing.
 	MarkersWritten struct{ Markers WriteMarkers }
 )
 
@@ -109,6 +109,9 @@ type NeedID struct{}
 
 // WriteMarkers is an effect: a marker is to be appended to each of Partitions, however long it takes, and MarkersWritten to
 // be sent then. It is asked for once a load, and again by the next load if it was not completed in this one.
+//
+// Whoever writes for one load must have stopped before the next one's are written: a marker of version 1 that comes when the
+// producer's next transaction has begun ends that one. Between brokers the coordinator epoch sees to it.
 type WriteMarkers struct {
 	TransactionalID string
 	ProducerID      record.ProducerID
@@ -122,7 +125,12 @@ type WriteMarkers struct {
 	// PreparedMs tells this transaction from all others of the transactional id: under version 1 those of one producer
 	// share their epoch, and a late MarkersWritten of one must not complete the next.
 	PreparedMs int64
+
+	load *load // that asked
 }
+
+// load tells a machine from those that replayed the same log before and after it.
+type load struct{ _ byte }
 
 // Machine is the state machine of one partition of __transaction_state. It implements coordinator.Machine.
 //
@@ -131,6 +139,7 @@ type Machine struct {
 	o    Options
 	txns map[string]*transaction
 	due  deadlines // of all that have a deadline; empty while loading
+	load *load
 }
 
 var _ coordinator.Machine = (*Machine)(nil)
@@ -143,7 +152,7 @@ func New(o Options) *Machine {
 	if o.Expiration <= 0 {
 		o.Expiration = DefaultExpiration
 	}
-	return &Machine{o: o, txns: map[string]*transaction{}}
+	return &Machine{o: o, txns: map[string]*transaction{}, load: &load{}}
 }
 
 // Step handles one event.
