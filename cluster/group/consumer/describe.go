@@ -33,15 +33,6 @@ func (g *Group) Describe(topics Topics) kmsg.ConsumerGroupDescribeResponseGroup 
 	return d
 }
 
-// partitionsByTopic leaves the epochs out.
-func (o owned) partitionsByTopic() assign.Partitions {
-	p := make(assign.Partitions, len(o))
-	for t := range o {
-		p[t] = o.partitions(t)
-	}
-	return p
-}
-
 func describePartitions(p assign.Partitions, topics Topics) kmsg.Assignment {
 	a := kmsg.NewAssignment()
 	a.TopicPartitions = []kmsg.AssignmentTopicPartition{}

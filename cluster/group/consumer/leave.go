@@ -18,7 +18,7 @@ func (g *Group) leave(c *changes, req *kmsg.ConsumerGroupHeartbeatRequest, topic
 	if req.MemberEpoch == epochLeaveStatic {
 		g.leaveStatic(c, m)
 	} else {
-		g.remove(c, topics, m)
+		g.remove(c, topics, now, m)
 	}
 	return resp, nil
 }
@@ -56,8 +56,9 @@ func (g *Group) leaveStatic(c *changes, m *member) {
 	c.assignment(&n)
 }
 
-// remove takes members out of the group, and begins a group epoch. Their partitions are free at once.
-func (g *Group) remove(c *changes, topics Topics, members ...*member) {
+// remove takes members out of the group, and begins a group epoch. Their partitions are free at once. The new target waits
+// for the next heartbeat; classic members learn of it only once it is there.
+func (g *Group) remove(c *changes, topics Topics, now time.Time, members ...*member) {
 	if len(members) == 0 {
 		return
 	}
@@ -68,4 +69,7 @@ func (g *Group) remove(c *changes, topics Topics, members ...*member) {
 		g.dropRegex(c, m.regex)
 	}
 	g.bump(c, topics)
+	if g.classicCount > 0 {
+		g.maybeRetarget(c, topics, now)
+	}
 }

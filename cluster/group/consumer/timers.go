@@ -19,7 +19,7 @@ func (g *Group) Tick(topics Topics, now time.Time) []coordinator.Record {
 			late = append(late, m)
 		}
 	}
-	g.remove(c, topics, late...)
+	g.remove(c, topics, now, late...)
 	if isDue(g.reregex, now) {
 		if g.resolveAll(c, topics, now) {
 			g.bump(c, topics)
