@@ -137,6 +137,7 @@ var brokerTable = []Key{
 	broker(ReadOnly, "group.consumer.max.size", Int, maxInt, atLeast(1), "Most members of a consumer group."),
 	broker(ReadOnly, "group.consumer.assignors", List, "uniform,range", nil, "Assignors on the broker's side; the first is the default."),
 	broker(ReadOnly, "group.consumer.migration.policy", String, "bidirectional", oneOf("bidirectional", "downgrade", "upgrade", "disabled"), "Whether groups move between classic and consumer protocol."),
+	broker(ReadOnly, "group.consumer.assignment.interval.ms", Int, "1000", atLeast(0), "Least time between two assignments of a group, in milliseconds."),
 	broker(ReadOnly, "group.consumer.regex.refresh.interval.ms", Int, "600000", atLeast(10000), "How often topic patterns are matched again, in milliseconds."),
 
 	broker(ReadOnly, "transaction.max.timeout.ms", Int, "900000", atLeast(1), "Longest transaction timeout, in milliseconds."),

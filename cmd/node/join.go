@@ -14,6 +14,7 @@ import (
 	"github.com/everlog/everlog/cluster/metadata"
 	"github.com/everlog/everlog/compaction"
 	"github.com/everlog/everlog/ingest/broker"
+	"github.com/everlog/everlog/ingest/coordinators"
 	"github.com/everlog/everlog/ingest/kafka"
 	"github.com/everlog/everlog/ingest/localstate"
 	"github.com/everlog/everlog/ingest/partition"
@@ -180,7 +181,8 @@ func (n *Node) startBroker(ctx, run context.Context, self metadata.Broker, local
 	if err := n.broker.Start(ctx); err != nil {
 		return fmt.Errorf("start replicas: %w", err)
 	}
-	n.server = kafka.New(n.broker, kafka.Options{MaxRequestBytes: int32(n.config.SocketRequestMax), MaxConnections: n.config.MaxConnections, IdleTimeout: n.config.ConnectionsMaxIdle,
+	n.coordinators = coordinators.New(n.broker, n.log)
+	n.server = kafka.New(n.broker, n.coordinators, kafka.Options{MaxRequestBytes: int32(n.config.SocketRequestMax), MaxConnections: n.config.MaxConnections, IdleTimeout: n.config.ConnectionsMaxIdle,
 		FetchSessions: int(n.config.Int("max.incremental.fetch.session.cache.slots")), FetchMaxBytes: int32(n.config.FetchMaxBytes), Logger: n.log, Observe: n.metrics.observeRequest})
 	g.run(func() error { return n.deleter.Run(run) })
 	return nil

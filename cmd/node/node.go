@@ -23,6 +23,7 @@ import (
 	"github.com/everlog/everlog/cluster/metadata"
 	"github.com/everlog/everlog/compaction"
 	"github.com/everlog/everlog/ingest/broker"
+	"github.com/everlog/everlog/ingest/coordinators"
 	"github.com/everlog/everlog/ingest/kafka"
 	"github.com/everlog/everlog/ingest/localstate"
 	"github.com/everlog/everlog/tier/fetch"
@@ -50,21 +51,22 @@ type Options struct {
 
 // Node is one running broker process.
 type Node struct {
-	opts    Options
-	log     *slog.Logger
-	fs      vfs.FS
-	config  *config.Broker
-	lock    io.Closer
-	state   *localstate.Store
-	store   object.Store
-	cache   *cache.Cache
-	footers *fetch.Footers
-	deleter *compaction.Deleter
-	meta    *metadata.Log
-	control *controller.Controller
-	broker  *broker.Broker
-	server  *kafka.Server
-	metrics *metrics
+	opts         Options
+	log          *slog.Logger
+	fs           vfs.FS
+	config       *config.Broker
+	lock         io.Closer
+	state        *localstate.Store
+	store        object.Store
+	cache        *cache.Cache
+	footers      *fetch.Footers
+	deleter      *compaction.Deleter
+	meta         *metadata.Log
+	control      *controller.Controller
+	broker       *broker.Broker
+	coordinators *coordinators.Coordinators
+	server       *kafka.Server
+	metrics      *metrics
 
 	kafka, http net.Listener
 	started     time.Time
@@ -123,6 +125,7 @@ func (n *Node) start(ctx context.Context) error {
 	}
 	n.metrics.observe(n)
 	g.run(func() error { return n.broker.Run(run) })
+	g.run(func() error { return n.coordinators.Run(run) })
 	g.run(func() error { return n.server.Serve(run, n.kafka) })
 	if n.http != nil {
 		g.run(func() error { return n.serveHTTP(run, n.http) })

@@ -132,6 +132,13 @@ func (b *Broker) ID() int32 { return b.opts.ID }
 // Image is the newest metadata whose partitions are open here.
 func (b *Broker) Image() *metadata.Image { return b.image.Load() }
 
+// Changed is closed when the next image is applied.
+func (b *Broker) Changed() <-chan struct{} {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.changed
+}
+
 // Config is the broker's effective configuration.
 func (b *Broker) Config() *config.Broker { return b.conf.Load() }
 
@@ -181,9 +188,7 @@ func (b *Broker) follow(ctx context.Context) error {
 // await returns when an image of at least version is applied.
 func (b *Broker) await(ctx context.Context, version uint64) error {
 	for {
-		b.mu.RLock()
-		changed := b.changed
-		b.mu.RUnlock()
+		changed := b.Changed()
 		if b.Image().Version >= version {
 			return nil
 		}

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -50,11 +51,42 @@ func serve[R kmsg.Request](min, max int16, handler func(s *Server, ctx context.C
 	}}
 }
 
+// serveKept is serve for requests that live on after the handler, in a coordinator: their bytes are not the frame's, which
+// is used again.
+func serveKept[R kmsg.Request](min, max int16, handler func(s *Server, ctx context.Context, c *call, req R) (kmsg.Response, error)) api {
+	a := serve(min, max, handler)
+	handle := a.handle
+	a.handle = func(s *Server, ctx context.Context, c *call, body []byte) error {
+		return handle(s, ctx, c, bytes.Clone(body))
+	}
+	return a
+}
+
 // apis is every API served, by key. It is filled by init so that the ApiVersions handler can read it.
 var apis map[int16]api
 
 func init() {
 	apis = map[int16]api{
+		8:              serveKept(2, 10, (*Server).offsetCommit),
+		9:              serveKept(1, 10, (*Server).offsetFetch),
+		11:             serveKept(0, 9, (*Server).joinGroup),
+		12:             serveKept(0, 4, (*Server).heartbeat),
+		13:             serveKept(0, 5, (*Server).leaveGroup),
+		14:             serveKept(0, 5, (*Server).syncGroup),
+		15:             serve(0, 6, (*Server).describeGroups),
+		16:             serve(0, 5, (*Server).listGroups),
+		24:             serveKept(0, 5, (*Server).addPartitionsToTxn),
+		25:             serveKept(0, 4, (*Server).addOffsetsToTxn),
+		26:             serveKept(0, 5, (*Server).endTxn),
+		27:             serve(1, 2, (*Server).writeTxnMarkers),
+		28:             serveKept(0, 5, (*Server).txnOffsetCommit),
+		42:             serve(0, 2, (*Server).deleteGroups),
+		47:             serveKept(0, 0, (*Server).offsetDelete),
+		61:             serve(0, 0, (*Server).describeProducers),
+		65:             serve(0, 0, (*Server).describeTransactions),
+		66:             serve(0, 2, (*Server).listTransactions),
+		68:             serveKept(0, 1, (*Server).consumerGroupHeartbeat),
+		69:             serve(0, 1, (*Server).consumerGroupDescribe),
 		keyProduce:     {min: 3, max: 13, advertisedMin: 0, handle: (*Server).produce},
 		keyFetch:       serve(4, 18, (*Server).fetch),
 		2:              serve(1, 11, (*Server).listOffsets),

@@ -217,7 +217,7 @@ func (c *conn) writeLoop(ctx context.Context) error {
 
 func (c *conn) answer(ctx context.Context, w *responseWriter, req *call) error {
 	if req.finish != nil {
-		if len(c.queue) == 0 || req.key == keyFetch {
+		if len(c.queue) == 0 || req.key != keyProduce {
 			if err := w.flush(); err != nil { // nothing already answered waits behind what is not ready
 				return err
 			}

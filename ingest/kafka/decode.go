@@ -10,25 +10,44 @@ import (
 // decoded, and one that states more than its bytes can hold is malformed.
 
 // shapes are the flexible versions of the requests served: i8 to i64 and bool, uuid, s (compact string or bytes, may be
-// null), [ … ] (compact array of structs, each ending in tags), [i32] and [s] (arrays of plain values), ? ( … ) (struct
+// null), [ … ] (compact array of structs, each ending in tags), [i32], [i64] and [s] (arrays of plain values), ? ( … ) (struct
 // that may be null). A field of some versions only has them behind @, as from-to. Tags end each struct and the request.
 var shapes = map[int16]string{
 	1:  "i32@0-14 i32 i32 i32 i8 i32 i32 [ s@0-12 uuid@13- [ i32 i32 i64 i32 i64 i32 ] ] [ s@0-12 uuid@13- [i32] ] s",
 	2:  "i32 i8 [ s [ i32 i32 i64 ] ] i32@10-",
 	3:  "[ uuid@10- s ] bool bool@8-10 bool",
+	8:  "s i32 s s@7- [ s@0-9 uuid@10- [ i32 i64 i32 s ] ]",
+	9:  "s@0-7 [ s [i32] ]@0-7 [ s s@9- i32@9- [ s@0-9 uuid@10- [i32] ] ]@8- bool@7-",
 	10: "s@0-3 i8 [s]@4-",
+	11: "s i32 i32 s s s [ s s ] s@8-",
+	12: "s i32 s s",
+	13: "s [ s s s@5- ]",
+	14: "s i32 s s s@5- s@5- [ s s ]",
+	15: "[s] bool",
+	16: "[s]@4- [s]@5-",
 	18: "s s",
 	19: "[ s i32 i16 [ i32 [i32] ] [ s s ] ] i32 bool",
 	20: "[s]@0-5 [ s uuid ]@6- i32",
 	21: "[ s [ i32 i64 ] ] i32",
 	22: "s i32 i64@3- i16@3-",
 	23: "i32 [ s [ i32 i32 i32 ] ]",
+	24: "s@0-3 i64@0-3 i16@0-3 [ s [i32] ]@0-3 [ s i64 i16 bool [ s [i32] ] ]@4-",
+	25: "s i64 i16 s",
+	26: "s i64 i16 bool",
+	27: "[ i64 i16 bool [ s [i32] ] i32 i8@2- ]",
+	28: "s s i64 i16 i32 s s [ s [ i32 i64 i32 s ] ]",
 	32: "[ i8 s [s] ] bool bool",
 	33: "[ i8 s [ s s ] ] bool",
 	35: "[ s [i32] ]",
 	37: "[ s i32 [ [i32] ] ] i32 bool",
+	42: "[s]",
 	44: "[ i8 s [ s i8 s ] ] bool",
 	60: "bool i8@1- bool@2-",
+	61: "[ s [i32] ]",
+	65: "[s]",
+	66: "[s] [i64] i64@1- s@2-",
+	68: "s s i32 s s i32 [s] s@1- s [ uuid [i32] ]",
+	69: "[s] bool",
 	75: "[ s ] i32 ?( s i32 )",
 }
 
@@ -116,6 +135,8 @@ func (r *wireReader) walk(fields []field, version int16) {
 			r.nullableBytes(true)
 		case "[i32]":
 			r.take(4 * r.arrayLen(true, 4))
+		case "[i64]":
+			r.take(8 * r.arrayLen(true, 8))
 		case "[s]":
 			for n := r.arrayLen(true, 1); n > 0 && r.err == nil; n-- {
 				r.nullableBytes(true)

@@ -61,7 +61,9 @@ func TestShapesAreThoseOfKmsg(t *testing.T) {
 				}
 			}
 		}
-		if _, ok := shapes[key]; !ok {
+		req := kmsg.RequestForKey(key)
+		req.SetVersion(apis[key].max)
+		if _, ok := shapes[key]; !ok && req.IsFlexible() {
 			t.Errorf("%s has no shape", kmsg.NameForKey(key))
 		}
 	}

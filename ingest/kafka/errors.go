@@ -10,6 +10,7 @@ import (
 	"github.com/everlog/everlog/cluster/controller"
 	"github.com/everlog/everlog/cluster/metadata"
 	"github.com/everlog/everlog/ingest/broker"
+	"github.com/everlog/everlog/ingest/coordinators"
 	"github.com/everlog/everlog/ingest/partition"
 	"github.com/everlog/everlog/ingest/producer"
 	"github.com/everlog/everlog/tier/record"
@@ -52,6 +53,10 @@ var codes = []struct {
 	{errVersion, kerr.UnsupportedVersion},
 	{errInternalTopic, kerr.InvalidTopicException},
 
+	{coordinators.ErrLoading, kerr.CoordinatorLoadInProgress},
+	{coordinators.ErrNotCoordinator, kerr.NotCoordinator},
+	{coordinators.ErrNotAvailable, kerr.CoordinatorNotAvailable},
+
 	{broker.ErrUnknownPartition, kerr.UnknownTopicOrPartition},
 	{broker.ErrNotReplica, kerr.NotLeaderForPartition},
 	{broker.ErrLoading, kerr.NotLeaderForPartition},
@@ -70,6 +75,7 @@ var codes = []struct {
 	{partition.ErrInvalidRecord, kerr.InvalidRecord},
 	{partition.ErrUnsupportedCodec, kerr.UnsupportedCompressionType},
 	{partition.ErrPolicy, kerr.PolicyViolation},
+	{partition.ErrUnverified, kerr.NotEnoughReplicas}, // it ended while its coordinator was asked: the next try is told so
 	{partition.ErrClosed, kerr.NotLeaderForPartition},
 
 	{producer.ErrOutOfOrderSequence, kerr.OutOfOrderSequenceNumber},
@@ -110,6 +116,10 @@ func codeOf(err error) int16 {
 		if errors.Is(err, c.err) {
 			return c.kafka.Code
 		}
+	}
+	var answer codeError // a coordinator's
+	if errors.As(err, &answer) {
+		return int16(answer)
 	}
 	return codeUnknownServerError
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sync/errgroup"
 
@@ -144,46 +143,6 @@ func (s *Server) offsetForLeaderEpoch(_ context.Context, _ *call, req *kmsg.Offs
 			out.Partitions = append(out.Partitions, po)
 		}
 		resp.Topics = append(resp.Topics, out)
-	}
-	return resp, nil
-}
-
-// FindCoordinator (key 10, v0-6). No broker coordinates groups or transactions yet; the answer is one that clients
-// understand and retry.
-func (s *Server) findCoordinator(_ context.Context, _ *call, req *kmsg.FindCoordinatorRequest) (kmsg.Response, error) {
-	resp := req.ResponseKind().(*kmsg.FindCoordinatorResponse)
-	code, message := kerr.CoordinatorNotAvailable.Code, "this broker serves no groups and no transactions"
-	if req.CoordinatorType < 0 || req.CoordinatorType > 2 { // group, transaction, share
-		code, message = codeInvalidRequest, "there is no such type of coordinator"
-	}
-	if req.Version < 4 {
-		resp.ErrorCode, resp.ErrorMessage, resp.NodeID, resp.Port = code, &message, -1, -1
-		return resp, nil
-	}
-	for _, key := range req.CoordinatorKeys {
-		co := kmsg.NewFindCoordinatorResponseCoordinator()
-		co.Key, co.ErrorCode, co.ErrorMessage, co.NodeID, co.Port = key, code, &message, -1, -1
-		resp.Coordinators = append(resp.Coordinators, co)
-	}
-	return resp, nil
-}
-
-// InitProducerID (key 22, v0-5; KIP-98, KIP-360). Ids for idempotent producers; a transactional id needs a coordinator.
-func (s *Server) initProducerID(ctx context.Context, _ *call, req *kmsg.InitProducerIDRequest) (kmsg.Response, error) {
-	resp := req.ResponseKind().(*kmsg.InitProducerIDResponse)
-	resp.ProducerID, resp.ProducerEpoch = -1, -1
-	switch {
-	case req.TransactionalID != nil && *req.TransactionalID == "":
-		resp.ErrorCode = codeInvalidRequest
-	case req.TransactionalID != nil:
-		resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
-	case req.Version >= 3 && (req.ProducerID == -1) != (req.ProducerEpoch == -1):
-		resp.ErrorCode = codeInvalidRequest
-	default:
-		id, err := s.broker.NewProducerID(ctx)
-		if resp.ErrorCode = codeOf(err); err == nil {
-			resp.ProducerID, resp.ProducerEpoch = int64(id), 0
-		}
 	}
 	return resp, nil
 }

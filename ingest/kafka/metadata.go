@@ -10,6 +10,7 @@ import (
 
 	"github.com/everlog/everlog/cluster/controller"
 	"github.com/everlog/everlog/cluster/metadata"
+	"github.com/everlog/everlog/ingest/coordinators"
 	"github.com/everlog/everlog/tier/record"
 )
 
@@ -19,6 +20,7 @@ import (
 const (
 	operationsUnset   int32 = math.MinInt32
 	topicOperations   int32 = 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11 // read write create delete alter describe describe-configs alter-configs
+	groupOperations   int32 = 1<<3 | 1<<6 | 1<<8 | 1<<10 | 1<<11                      // read delete describe describe-configs alter-configs
 	clusterOperations int32 = 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12       // create alter describe cluster-action describe-configs alter-configs idempotent-write
 )
 
@@ -75,13 +77,19 @@ func (s *Server) autoCreate(ctx context.Context, image *metadata.Image, req *kms
 		return false
 	}
 	var names []string
+	made := false
 	for _, t := range req.Topics {
-		if t.Topic != nil && *t.Topic != "" && image.Topic(*t.Topic) == nil && controller.ValidateTopicName(*t.Topic) == nil {
+		if t.Topic != nil && coordinators.Internal(*t.Topic) && image.Topic(*t.Topic) == nil {
+			if _, err := s.coordinators.Leader(ctx, *t.Topic, ""); err != nil { // it has settings of its own
+				s.log.Warn("internal topic could not be created on demand", "topic", *t.Topic, "err", err)
+			}
+			made = true
+		} else if t.Topic != nil && *t.Topic != "" && image.Topic(*t.Topic) == nil && controller.ValidateTopicName(*t.Topic) == nil {
 			names = append(names, *t.Topic)
 		}
 	}
 	if len(names) == 0 {
-		return false
+		return made
 	}
 	if err := s.broker.AutoCreate(ctx, names); err != nil {
 		s.log.Warn("topics could not be created on demand", "topics", names, "err", err)

@@ -18,11 +18,11 @@ import (
 
 // produceRequest is one decoded request.
 type produceRequest struct {
-	transactional bool
-	acks          int16
-	timeout       time.Duration
-	topics        []produceTopic
-	partitions    int
+	txnID      *string
+	acks       int16
+	timeout    time.Duration
+	topics     []produceTopic
+	partitions int
 }
 
 type produceTopic struct {
@@ -40,7 +40,11 @@ func decodeProduce(p []byte, version int16) (*produceRequest, error) {
 	flexible := version >= 9
 	r := wireReader{p: p}
 	txn, null := r.nullableString(flexible)
-	req := &produceRequest{transactional: !null && len(txn) >= 0, acks: r.int16(), timeout: time.Duration(r.int32()) * time.Millisecond}
+	req := &produceRequest{acks: r.int16(), timeout: time.Duration(r.int32()) * time.Millisecond}
+	if !null {
+		id := string(txn)
+		req.txnID = &id
+	}
 	topics := r.arrayLen(flexible, 3)
 	if topics > maxProducePartitions {
 		return nil, fmt.Errorf("%w: Produce of %d topics, allowed are %d", errMalformed, topics, maxProducePartitions)
@@ -107,14 +111,14 @@ type produced struct {
 }
 
 // produce appends every batch and leaves the waiting to the writer.
-func (s *Server) produce(_ context.Context, c *call, body []byte) error {
+func (s *Server) produce(ctx context.Context, c *call, body []byte) error {
 	req, err := decodeProduce(body, c.version)
 	if err != nil {
 		return err
 	}
 	rep := &produceReply{call: c, topics: make([]producedTopic, 0, len(req.topics)), results: make([]produced, req.partitions), ready: make(chan struct{}, 1)}
 	rep.pending.Store(1) // released when all are started
-	c.throttle = s.appendAll(c, req, rep)
+	c.throttle = s.appendAll(ctx, c, req, rep)
 	if c.version >= 10 {
 		rep.nodes = s.leaders(rep)
 	}
@@ -128,8 +132,7 @@ func (s *Server) produce(_ context.Context, c *call, body []byte) error {
 }
 
 // appendAll appends each partition's batch and returns how long the producer is to be slowed down.
-func (s *Server) appendAll(c *call, req *produceRequest, rep *produceReply) time.Duration {
-	now := c.started.UnixMilli()
+func (s *Server) appendAll(ctx context.Context, c *call, req *produceRequest, rep *produceReply) time.Duration {
 	wrongAcks := req.acks < -1 || req.acks > 1
 	image, full := s.broker.Image(), s.broker.Admit()
 	i, bytes := 0, 0
@@ -158,7 +161,7 @@ func (s *Server) appendAll(c *call, req *produceRequest, rep *produceReply) time
 			default:
 				p, err := s.broker.Partition(topic, res.index)
 				if err == nil {
-					err = appendOne(c, req, rep, i, p, t.partitions[pi].records, now)
+					err = s.appendOne(ctx, c, req, rep, i, p, t.partitions[pi].records)
 				}
 				if err != nil {
 					res.failWith(err)
@@ -185,15 +188,18 @@ func (s *Server) leaders(rep *produceReply) []*metadata.Broker {
 // adminClient is the client id by which Kafka's own tools may write to internal topics.
 const adminClient = "__admin_client"
 
-func appendOne(c *call, req *produceRequest, rep *produceReply, i int, p *partition.Partition, records []byte, now int64) error {
+func (s *Server) appendOne(ctx context.Context, c *call, req *produceRequest, rep *produceReply, i int, p *partition.Partition, records []byte) error {
 	batch, err := onlyBatch(records, c.version)
 	if err != nil {
 		return err
 	}
-	if batch.IsTransactional() && !req.transactional {
-		return fmt.Errorf("%w: transactional batch in a request without a transactional id", partition.ErrInvalidRecord)
+	o := partition.AppendOptions{NowMs: c.started.UnixMilli(), AllReplicas: req.acks == -1}
+	var done partition.Appended
+	if batch.IsTransactional() {
+		done, err = s.appendTransactional(ctx, c, req, p, batch, o)
+	} else {
+		done, err = p.Append(batch, o)
 	}
-	done, err := p.Append(batch, partition.AppendOptions{NowMs: now, AllReplicas: req.acks == -1})
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/everlog/everlog/ingest/broker"
+	"github.com/everlog/everlog/ingest/coordinators"
 )
 
 // Limits that no setting moves.
@@ -93,21 +94,22 @@ func (o Options) withDefaults() Options {
 
 // Server serves the Kafka protocol for one broker. Its methods are safe for concurrent use.
 type Server struct {
-	broker   *broker.Broker
-	opts     Options
-	log      *slog.Logger
-	memory   *semaphore.Weighted // of frames larger than smallFrame
-	small    *semaphore.Weighted // of the others
-	sessions *sessionCache
+	broker       *broker.Broker
+	coordinators *coordinators.Coordinators
+	opts         Options
+	log          *slog.Logger
+	memory       *semaphore.Weighted // of frames larger than smallFrame
+	small        *semaphore.Weighted // of the others
+	sessions     *sessionCache
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
 }
 
-// New returns a server for b.
-func New(b *broker.Broker, o Options) *Server {
+// New returns a server for b and the coordinators on it.
+func New(b *broker.Broker, c *coordinators.Coordinators, o Options) *Server {
 	o = o.withDefaults()
-	return &Server{broker: b, opts: o, log: o.Logger, memory: semaphore.NewWeighted(o.RequestMemory), small: semaphore.NewWeighted(smallMemory), sessions: newSessionCache(o.FetchSessions), conns: map[*conn]struct{}{}}
+	return &Server{broker: b, coordinators: c, opts: o, log: o.Logger, memory: semaphore.NewWeighted(o.RequestMemory), small: semaphore.NewWeighted(smallMemory), sessions: newSessionCache(o.FetchSessions), conns: map[*conn]struct{}{}}
 }
 
 // memoryFor is what a frame's memory is taken from.
