@@ -198,7 +198,7 @@ func (m *Machine) mayCommitTxn(req *kmsg.TxnOffsetCommitRequest) (*group, int16)
 	case g == nil:
 		return nil, kerr.IllegalGeneration.Code
 	case g.consumer != nil:
-		return g, m.mayCommitTxnConsumer(g, id, req.InstanceID, generation, req.Version)
+		return g, m.mayCommitTxnConsumer(g, id, generation, req)
 	}
 	_, code := g.classic.mayCommit(id, req.InstanceID, generation, true)
 	return g, code

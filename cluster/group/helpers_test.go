@@ -140,6 +140,16 @@ func (b *bench) pass(d time.Duration) {
 	b.now = end
 }
 
+// passUntil lets time pass until a call is answered.
+func (b *bench) passUntil(call coordinator.Token) {
+	b.t.Helper()
+	for n := 0; b.parked(call); n++ {
+		if b.pass(time.Second); n > 3600 {
+			b.t.Fatalf("call %d is not answered", call)
+		}
+	}
+}
+
 // endTxn appends a marker and says so.
 func (b *bench) endTxn(id int64, commit bool) {
 	b.t.Helper()
@@ -256,7 +266,7 @@ func (b *bench) stableGroup(group string, n int, options ...joinOption) ([]strin
 		id, call := b.enter(group, options...)
 		members, calls = append(members, id), append(calls, call)
 	}
-	b.pass(b.o.withDefaults().InitialRebalanceDelay * 3)
+	b.passUntil(calls[0])
 	var assignments []kmsg.SyncGroupRequestGroupAssignment
 	for _, id := range members {
 		assignments = append(assignments, assignTo(id, "to "+id))

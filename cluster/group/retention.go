@@ -89,11 +89,21 @@ func (m *Machine) topicsChanged(topics Topics) {
 	old := m.topics
 	m.topics = topics
 	gone := map[string]bool{}
-	for name := range m.names {
+	look := func(name string) {
 		was, _, _ := old.ByName(name)
 		id, _, ok := topics.ByName(name)
 		if !m.swept || !ok || id != was {
 			gone[name] = true
+		}
+	}
+	for name := range m.names {
+		look(name)
+	}
+	for _, groups := range m.transactions {
+		for g := range groups {
+			for p := range g.unstable {
+				look(p.topic)
+			}
 		}
 	}
 	m.swept = true
