@@ -40,6 +40,9 @@ func (c *changes) assignment(m *member) {
 }
 
 func (c *changes) target(id string, p assign.Partitions) {
+	if p == nil {
+		p = assign.Partitions{}
+	}
 	c.put(typeTarget, id, encodeTarget(p))
 	c.g.target[id] = p
 }
