@@ -138,11 +138,11 @@ func (a *actor) transact() {
 	switch n := a.w.rng.IntN(20); {
 	case n < 11:
 		a.write(TopicPartition{"data", int32(a.w.rng.IntN(4))})
-	case n < 17 && a.flying == 0 && (len(a.txn.writes) > 0 || a.v2):
-		a.end(len(a.txn.writes) > 0 && n < 15)
-	case n == 17 && a.w.rng.IntN(3) == 0:
-		a.recover = true // after an error that it did not expect
+	case n < 18 && a.flying == 0 && (len(a.txn.writes) > 0 || a.v2):
+		a.end(len(a.txn.writes) > 0 && n < 16)
 	case n == 18 && a.w.rng.IntN(4) == 0:
+		a.recover = true // after an error that it did not expect
+	case n == 19 && a.w.rng.IntN(8) == 0:
 		a.w.trace("%s %v is gone", a.id, a.is)
 		a.fenced()
 	}

@@ -31,7 +31,7 @@ const episode = 2000
 // nothing stays open; epochs of a producer id never go back, and no id is used twice; a machine that replays the log
 // is the machine that wrote it.
 func TestRandom(t *testing.T) {
-	steps, seed := number(t, "EVERLOG_TXN_STEPS", 200_000), uint64(number(t, "EVERLOG_TXN_SEED", 1))
+	steps, seed := number(t, "EVERLOG_TXN_STEPS", 400_000), uint64(number(t, "EVERLOG_TXN_SEED", 1))
 	total := map[string]int{}
 	for done := 0; done < steps; done += episode {
 		w, failed := run(seed, nil)
@@ -112,35 +112,35 @@ func (w *world) step() {
 	switch n := w.rng.IntN(100); {
 	case n < 50:
 		w.actors[w.rng.IntN(len(w.actors))].step()
-	case n < 70:
+	case n < 72:
 		if len(w.log) > w.committed {
 			w.commit(w.committed + 1 + w.rng.IntN(len(w.log)-w.committed))
 		} else {
 			w.commit(w.committed)
 		}
-	case n < 80 && len(w.markers) > 0:
+	case n < 84 && len(w.markers) > 0:
 		w.marker(w.rng.IntN(len(w.markers)))
-	case n < 86 && len(w.written) > 0:
+	case n < 89 && len(w.written) > 0:
 		w.report(w.rng.IntN(len(w.written)))
-	case n < 89 && len(w.appends) > 0:
+	case n < 92 && len(w.appends) > 0:
 		i := w.rng.IntN(len(w.appends))
 		put := w.appends[i]
 		w.appends = slices.Delete(w.appends, i, i+1)
 		put()
-	case n < 91 && len(w.late) > 0:
+	case n < 94 && len(w.late) > 0:
 		i := w.rng.IntN(len(w.late))
 		w.start(w.late[i])
 		if w.rng.IntN(2) == 0 {
 			w.late = slices.Delete(w.late, i, i+1)
 		}
-	case n < 96:
-		w.pass(time.Duration(w.rng.IntN(2000)) * time.Millisecond)
-	case n < 97 && w.rng.IntN(4) == 0:
+	case n < 97:
+		w.pass(time.Duration(w.rng.IntN(500)) * time.Millisecond)
+	case n < 98 && w.rng.IntN(10) == 0:
 		w.pass(time.Duration(w.rng.IntN(200)) * time.Second)
-	case n < 98 && w.rng.IntN(5) == 0:
+	case n < 99 && w.rng.IntN(5) == 0:
 		w.counts["crashes"]++
 		w.crash()
-	case n < 99:
+	default:
 		w.replayed()
 	}
 }
