@@ -24,14 +24,15 @@ type layer struct {
 }
 
 const (
-	cmdReason     = "cmd wires everything together; within it node is importable by simulations and so must not know the command line"
-	ingestReason  = "ingest is the write path and the protocol: it knows cluster, tier and, to run it, compaction (ingest/DESIGN.md), and is handed the cache by cmd/node"
-	clusterReason = "cluster decides who serves what; it keeps its own records through tier and must run without a broker"
-	tierReason    = "tier is the foundation, usable from a tool that reads the bucket alone: nothing above it may leak in"
-	cacheReason   = "the cache is a decorator of the object store: it must not know segments, manifests or brokers"
-	compactReason = "compaction rewrites sealed segments: it must be able to run as a process of its own, beside no broker"
-	deployReason  = "deploy holds charts and images, no Go"
-	e2eReason     = "e2e may use anything, and nothing may use e2e"
+	cmdReason         = "cmd wires everything together; within it node is importable by simulations and so must not know the command line"
+	ingestReason      = "ingest is the write path and the protocol: it knows cluster, tier and, to run it, compaction (ingest/DESIGN.md), and is handed the cache by cmd/node"
+	clusterReason     = "cluster decides who serves what; it keeps its own records through tier and must run without a broker"
+	coordinatorReason = clusterReason + "; groups and transactions are pure state machines over cluster/coordinator, and know nothing else of the cluster"
+	tierReason        = "tier is the foundation, usable from a tool that reads the bucket alone: nothing above it may leak in"
+	cacheReason       = "the cache is a decorator of the object store: it must not know segments, manifests or brokers"
+	compactReason     = "compaction rewrites sealed segments: it must be able to run as a process of its own, beside no broker"
+	deployReason      = "deploy holds charts and images, no Go"
+	e2eReason         = "e2e may use anything, and nothing may use e2e"
 )
 
 // layers is the table of DESIGN.md §4. A new package needs a line in both.
@@ -57,8 +58,11 @@ var layers = []layer{
 	{"cluster/lease", 0, []string{"tier", "cluster"}, clusterReason},
 	{"cluster/metadata", 1, []string{"tier", "cluster"}, clusterReason},
 	{"cluster/controller", 2, []string{"tier", "cluster"}, clusterReason},
-	{"cluster/group", 0, []string{"tier"}, clusterReason + "; a coordinator is a pure state machine and stands alone"},
-	{"cluster/txn", 0, []string{"tier"}, clusterReason + "; a coordinator is a pure state machine and stands alone"},
+	{"cluster/coordinator", 0, []string{"tier"}, coordinatorReason},
+	{"cluster/group/assign", 0, nil, coordinatorReason},
+	{"cluster/group/consumer", 1, []string{"tier", "cluster/coordinator", "cluster/group"}, coordinatorReason},
+	{"cluster/group", 2, []string{"tier", "cluster/coordinator", "cluster/group"}, coordinatorReason},
+	{"cluster/txn", 1, []string{"tier", "cluster/coordinator"}, coordinatorReason},
 
 	{"ingest/budget", 0, []string{"tier", "cluster", "ingest"}, ingestReason},
 	{"ingest/localstate", 0, []string{"tier", "cluster", "ingest"}, ingestReason},
@@ -67,7 +71,8 @@ var layers = []layer{
 	{"ingest/replication", 1, []string{"tier", "cluster", "ingest"}, ingestReason},
 	{"ingest/partition", 2, []string{"tier", "compaction", "cluster", "ingest"}, ingestReason},
 	{"ingest/broker", 3, []string{"tier", "compaction", "cluster", "ingest"}, ingestReason},
-	{"ingest/kafka", 3, []string{"tier", "cluster", "ingest"}, ingestReason},
+	{"ingest/coordinators", 4, []string{"tier", "cluster", "ingest"}, ingestReason},
+	{"ingest/kafka", 5, []string{"tier", "cluster", "ingest"}, ingestReason},
 
 	{"cmd/node", 0, []string{"cmd", "ingest", "cluster", "cache", "compaction", "tier"}, cmdReason},
 	{"cmd/everlog/...", 1, []string{"cmd", "ingest", "cluster", "cache", "compaction", "tier"}, cmdReason},
@@ -91,7 +96,7 @@ var guests = []guest{
 	{"github.com/spf13/cobra", []string{"cmd/everlog"}, "the command line ends in cmd/everlog"},
 	{"github.com/vbauerster/mpb", []string{"cmd/everlog"}, "the command line ends in cmd/everlog"},
 	{"github.com/goccy/go-yaml", []string{"cmd/everlog"}, "files of configuration are read in cmd/everlog"},
-	{"github.com/twmb/franz-go/pkg/kerr", []string{"ingest/kafka", "ingest/replication", "cmd/everlog", "e2e"}, "domain errors become Kafka error codes in ingest/kafka, in one table"},
+	{"github.com/twmb/franz-go/pkg/kerr", []string{"ingest/kafka", "ingest/replication", "cluster/group", "cluster/txn", "cmd/everlog", "e2e"}, "domain errors become Kafka error codes in ingest/kafka, in one table; the answers of coordinators are the protocol's own"},
 	{"github.com/twmb/franz-go/pkg/kgo", []string{"ingest/replication", "cmd/everlog", "e2e"}, "kgo is a client: brokers speak the protocol through kmsg"},
 	{"github.com/twmb/franz-go/pkg/kadm", []string{"cmd/everlog", "e2e"}, "kadm is a client: brokers speak the protocol through kmsg"},
 	{"github.com/twmb/franz-go/pkg/kmsg", []string{"ingest/kafka", "ingest/replication", "cluster/group", "cluster/txn", "cmd", "e2e"}, "the messages of the protocol end where the protocol ends"},
