@@ -1,4 +1,4 @@
-// Package config owns the names of all topic and broker settings: type, default, documentation, validation, how one
+// Package config owns the names of all topic, broker and group settings: type, default, documentation, validation, how one
 // falls back to another (a topic setting to its broker synonym, log.retention.ms to .minutes to .hours), and how an
 // AlterConfigs request changes a set of them. Names, types, defaults and error sentences are those of Apache Kafka
 // 4.3.1, except where everlog differs on purpose (DESIGN.md one directory up lists them).
@@ -39,13 +39,15 @@ func (t Type) String() string { return typeNames[t] }
 // Source says where a value comes from, numbered as in DescribeConfigs responses.
 type Source int8
 
-// The sources, strongest first.
+// The sources. The first five are in the order of their strength.
 const (
 	FromTopic          Source = 1
 	FromBroker         Source = 2 // dynamic, of one broker
 	FromClusterDefault Source = 3 // dynamic, of all brokers
 	FromStatic         Source = 4 // the broker's configuration file or flags
 	FromDefault        Source = 5
+	FromLogger         Source = 6 // the level of a broker's log
+	FromGroup          Source = 8 // a group's own, as FromTopic is a topic's
 )
 
 // Scope says when a broker setting can change.

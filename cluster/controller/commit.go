@@ -58,6 +58,32 @@ func submit[T any](ctx context.Context, c *Controller, build func(*metadata.Imag
 	}
 }
 
+// eachChange submits n changes that are judged each for itself, and returns one error or nil for each. record makes the
+// record of one change on the image that those before it leave, nil if it changes nothing; it may be called again.
+func (c *Controller) eachChange(ctx context.Context, n int, validateOnly bool, record func(img *metadata.Image, i int) (metadata.Record, error)) []error {
+	if n == 0 {
+		return nil
+	}
+	errs, _, err := submit[[]error](ctx, c, func(img *metadata.Image) plan {
+		p, errs := plan{}, make([]error, n)
+		for i := range errs {
+			r, err := record(img, i)
+			if errs[i] = err; err == nil && r != nil {
+				img = p.add(img, r, &errs[i])
+			}
+		}
+		p.weight, p.answer = len(p.records), errs
+		return p.unless(validateOnly)
+	})
+	if err != nil {
+		errs = make([]error, n)
+		for i := range errs {
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
 // serve commits a batch of requests and answers them. It returns those that did not fit.
 func (c *Controller) serve(ctx context.Context, batch []*request) []*request {
 	ctx, cancel := within(ctx, batch)

@@ -18,9 +18,11 @@ type ResourceType int8
 const (
 	TopicResource  ResourceType = 2
 	BrokerResource ResourceType = 4
+	GroupResource  ResourceType = 32
 )
 
-// ConfigChange alters the settings of one resource: a topic by name, a broker by decimal id, or all brokers by "".
+// ConfigChange alters the settings of one resource: a topic by name, a broker by decimal id, all brokers by "", or a
+// group by its id.
 type ConfigChange struct {
 	Type    ResourceType
 	Name    string
@@ -39,41 +41,20 @@ func (c *Controller) LegacyAlterConfigs(ctx context.Context, changes []ConfigCha
 }
 
 func (c *Controller) alter(ctx context.Context, changes []ConfigChange, replace, validateOnly bool) []error {
-	if len(changes) == 0 {
-		return nil
+	type resource struct {
+		t    ResourceType
+		name string
 	}
-	errs, _, err := submit[[]error](ctx, c, func(img *metadata.Image) plan {
-		type resource struct {
-			t    ResourceType
-			name string
+	seen := map[resource]int{}
+	for _, ch := range changes {
+		seen[resource{ch.Type, ch.Name}]++
+	}
+	return c.eachChange(ctx, len(changes), validateOnly, func(img *metadata.Image, i int) (metadata.Record, error) {
+		if seen[resource{changes[i].Type, changes[i].Name}] > 1 {
+			return nil, refuse(ErrInvalidRequest, "Each resource must appear at most once.")
 		}
-		seen := map[resource]int{}
-		for _, ch := range changes {
-			seen[resource{ch.Type, ch.Name}]++
-		}
-		p := plan{}
-		errs := make([]error, len(changes))
-		for i, ch := range changes {
-			if seen[resource{ch.Type, ch.Name}] > 1 {
-				errs[i] = refuse(ErrInvalidRequest, "Each resource must appear at most once.")
-				continue
-			}
-			r, err := c.alteration(img, ch, replace)
-			errs[i] = err
-			if err == nil && r != nil {
-				img = p.add(img, r, &errs[i])
-			}
-		}
-		p.answer = errs
-		return p.unless(validateOnly)
+		return c.alteration(img, changes[i], replace)
 	})
-	if err != nil {
-		errs = make([]error, len(changes))
-		for i := range errs {
-			errs[i] = err
-		}
-	}
-	return errs
 }
 
 // alteration checks one resource's changes and returns the record, or nil if they change nothing.
@@ -110,6 +91,8 @@ func (c *Controller) alteration(img *metadata.Image, ch ConfigChange, replace bo
 			return nil, nil
 		}
 		return metadata.BrokerConfigured{Broker: ch.Name, Configs: after}, nil
+	case GroupResource:
+		return alterGroup(img, ch, replace, c.settings(img))
 	}
 	return nil, refuse(ErrInvalidRequest, "Unexpected resource type %d.", ch.Type)
 }
