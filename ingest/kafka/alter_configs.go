@@ -57,7 +57,12 @@ func (s *Server) alter(ctx context.Context, changes []controller.ConfigChange, v
 	var known []controller.ConfigChange
 	var at []int
 	for i, c := range changes {
-		if c.Type != controller.TopicResource && c.Type != controller.BrokerResource {
+		switch c.Type {
+		case controller.TopicResource, controller.BrokerResource, controller.GroupResource:
+		case controller.ResourceType(brokerLoggerResource):
+			errs[i] = s.alterLoggers(c)
+			continue
+		default:
 			errs[i] = fmt.Errorf("%w: resource type %d has no settings here", errInvalidRequest, c.Type)
 			continue
 		}
@@ -79,4 +84,17 @@ func (s *Server) alter(ctx context.Context, changes []controller.ConfigChange, v
 		}
 	}
 	return errs
+}
+
+// alterLoggers refuses: the level of the one logger there is is a setting of the process.
+func (s *Server) alterLoggers(c controller.ConfigChange) error {
+	if err := s.ownBroker(c.Name); err != nil {
+		return err
+	}
+	for _, change := range c.Changes {
+		if change.Name != rootLogger {
+			return fmt.Errorf("%w: logger %s does not exist", config.ErrInvalid, change.Name)
+		}
+	}
+	return fmt.Errorf("%w: the level of the log is set by log_level when the broker starts", errInvalidRequest)
 }

@@ -13,18 +13,6 @@ import (
 
 var softwareName = regexp.MustCompile(`^[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?$`)
 
-// feature is a finalised feature of the cluster, by which clients and consoles choose what they use.
-type feature struct {
-	name  string
-	level int16
-}
-
-// metadataVersion is 4.3-IV0: consoles derive the Kafka version from it, and so which functions they offer.
-var features = []feature{{"metadata.version", 30}}
-
-// featuresEpoch numbers the list of finalised features; a running Java producer notices a change only if it grows.
-const featuresEpoch = 1
-
 func (s *Server) apiVersions(_ context.Context, c *call, req *kmsg.ApiVersionsRequest) (kmsg.Response, error) {
 	resp := req.ResponseKind().(*kmsg.ApiVersionsResponse)
 	if req.Version >= 3 {
@@ -40,16 +28,7 @@ func (s *Server) apiVersions(_ context.Context, c *call, req *kmsg.ApiVersionsRe
 		resp.ApiKeys = append(resp.ApiKeys, k)
 	}
 	slices.SortFunc(resp.ApiKeys, func(a, b kmsg.ApiVersionsResponseApiKey) int { return int(a.ApiKey) - int(b.ApiKey) })
-	for _, f := range features {
-		// Below v4 a supported feature whose minimum is 0 must not be sent (KAFKA-17011); metadata.version starts at 7.
-		sf := kmsg.NewApiVersionsResponseSupportedFeature()
-		sf.Name, sf.MinVersion, sf.MaxVersion = f.name, 7, f.level
-		resp.SupportedFeatures = append(resp.SupportedFeatures, sf)
-		ff := kmsg.NewApiVersionsResponseFinalizedFeature()
-		ff.Name, ff.MinVersionLevel, ff.MaxVersionLevel = f.name, f.level, f.level
-		resp.FinalizedFeatures = append(resp.FinalizedFeatures, ff)
-	}
-	resp.FinalizedFeaturesEpoch = featuresEpoch
+	addFeatures(resp, s.broker.Image())
 	return resp, nil
 }
 

@@ -102,8 +102,14 @@ func init() {
 		33:             serve(0, 2, (*Server).alterConfigs),
 		35:             serve(1, 5, (*Server).describeLogDirs),
 		37:             serve(0, 3, (*Server).createPartitions),
+		43:             serve(0, 2, (*Server).electLeaders),
 		44:             serve(0, 1, (*Server).incrementalAlterConfigs),
+		45:             serve(0, 1, (*Server).alterPartitionReassignments),
+		46:             serve(0, 0, (*Server).listPartitionReassignments),
+		48:             serve(0, 1, (*Server).describeClientQuotas),
+		49:             serve(0, 1, (*Server).alterClientQuotas),
 		60:             serve(0, 2, (*Server).describeCluster),
+		74:             serve(0, 1, (*Server).listConfigResources),
 		75:             serve(0, 0, (*Server).describeTopicPartitions),
 	}
 }

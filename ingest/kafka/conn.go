@@ -28,6 +28,7 @@ type conn struct {
 	clientSoftware string // by ApiVersions v3+
 
 	clientID atomic.Pointer[string] // as the last request gave it
+	muted    atomic.Int64           // no request is read before this time, in nanoseconds since 1970 (KIP-219)
 }
 
 // call is one request, from frame to response.
@@ -48,7 +49,8 @@ type call struct {
 	reply reply
 	// hangUp closes the connection after this request instead of answering it; the reason is logged.
 	hangUp error
-	// throttle mutes the connection for so long after the request (KIP-219).
+	// throttle mutes the connection for so long after the request (KIP-219). The handler sets it; what finish finds out
+	// goes to conn.mute.
 	throttle time.Duration
 }
 
@@ -121,7 +123,8 @@ func (c *conn) readLoop(ctx context.Context) error {
 			req.frame = nil
 		}
 		c.server.memoryFor(int(bytes)).Release(bytes)
-		throttle, hangUp := req.throttle, req.hangUp // the writer owns req once it is queued
+		c.mute(req.throttle)
+		hangUp := req.hangUp // the writer owns req once it is queued
 		select {
 		case c.queue <- req:
 		case <-ctx.Done():
@@ -130,12 +133,34 @@ func (c *conn) readLoop(ctx context.Context) error {
 		if hangUp != nil {
 			return nil // the writer says why, behind the answers before it
 		}
-		if throttle > 0 {
-			select {
-			case <-time.After(throttle):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+	}
+}
+
+// mute lets no request be read from the connection for so long. Safe for concurrent use; the longest mute holds.
+func (c *conn) mute(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	until := time.Now().Add(d).UnixNano()
+	for {
+		old := c.muted.Load()
+		if old >= until || c.muted.CompareAndSwap(old, until) {
+			return
+		}
+	}
+}
+
+// awaitUnmuted returns when the connection is not muted any more.
+func (c *conn) awaitUnmuted(ctx context.Context) error {
+	for {
+		left := time.Until(time.Unix(0, c.muted.Load()))
+		if left <= 0 {
+			return nil
+		}
+		select {
+		case <-time.After(left):
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }
@@ -164,6 +189,10 @@ func (c *conn) readFrame(ctx context.Context, r *bufio.Reader) (*call, error) {
 	}
 	if size < 8 || size > limit {
 		return nil, fmt.Errorf("%w: request (API key %d) of %d bytes, allowed are 8 to %d", errMalformed, req.key, size, limit)
+	}
+	// The head of a request is waited for first: a client that leaves while it is muted is noticed, and holds no memory.
+	if err := c.awaitUnmuted(ctx); err != nil {
+		return nil, err
 	}
 	memory := c.server.memoryFor(int(size))
 	if err := memory.Acquire(ctx, int64(size)); err != nil {

@@ -10,7 +10,7 @@ import (
 // decoded, and one that states more than its bytes can hold is malformed.
 
 // shapes are the flexible versions of the requests served: i8 to i64 and bool, uuid, s (compact string or bytes, may be
-// null), [ … ] (compact array of structs, each ending in tags), [i32], [i64] and [s] (arrays of plain values), ? ( … ) (struct
+// null), [ … ] (compact array of structs, each ending in tags), [i8], [i32], [i64] and [s] (arrays of plain values), ? ( … ) (struct
 // that may be null). A field of some versions only has them behind @, as from-to. Tags end each struct and the request.
 var shapes = map[int16]string{
 	1:  "i32@0-14 i32 i32 i32 i8 i32 i32 [ s@0-12 uuid@13- [ i32 i32 i64 i32 i64 i32 ] ] [ s@0-12 uuid@13- [i32] ] s",
@@ -41,13 +41,19 @@ var shapes = map[int16]string{
 	35: "[ s [i32] ]",
 	37: "[ s i32 [ [i32] ] ] i32 bool",
 	42: "[s]",
+	43: "i8 [ s [i32] ] i32",
 	44: "[ i8 s [ s i8 s ] ] bool",
+	45: "i32 bool@1- [ s [ i32 [i32] ] ]",
+	46: "i32 [ s [i32] ]",
+	48: "[ s i8 s ] bool",
+	49: "[ [ s s ] [ s i64 bool ] ] bool",
 	60: "bool i8@1- bool@2-",
 	61: "[ s [i32] ]",
 	65: "[s]",
 	66: "[s] [i64] i64@1- s@2-",
 	68: "s s i32 s s i32 [s] s@1- s [ uuid [i32] ]",
 	69: "[s] bool",
+	74: "[i8]@1-",
 	75: "[ s ] i32 ?( s i32 )",
 }
 
@@ -133,6 +139,8 @@ func (r *wireReader) walk(fields []field, version int16) {
 			r.take(16)
 		case "s":
 			r.nullableBytes(true)
+		case "[i8]":
+			r.take(r.arrayLen(true, 1))
 		case "[i32]":
 			r.take(4 * r.arrayLen(true, 4))
 		case "[i64]":

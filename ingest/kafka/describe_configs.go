@@ -3,6 +3,8 @@ package kafka
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -33,8 +35,8 @@ func (s *Server) configEntries(r kmsg.DescribeConfigsRequestResource) ([]config.
 	if len(r.ConfigNames) == 0 {
 		r.ConfigNames = nil // an empty list asks for all, as null does
 	}
-	switch r.ResourceType {
-	case kmsg.ConfigResourceTypeTopic:
+	switch int8(r.ResourceType) {
+	case topicResource:
 		if err := controller.ValidateTopicName(r.ResourceName); err != nil {
 			return nil, err
 		}
@@ -43,7 +45,7 @@ func (s *Server) configEntries(r kmsg.DescribeConfigsRequestResource) ([]config.
 			return nil, errUnknownTopic
 		}
 		return config.DescribeTopic(t.Configs, s.broker.Config(), r.ConfigNames), nil
-	case kmsg.ConfigResourceTypeBroker:
+	case brokerResource:
 		if r.ResourceName == "" {
 			return config.DescribeClusterDefaults(image.ClusterConfigs(), r.ConfigNames), nil
 		}
@@ -51,10 +53,46 @@ func (s *Server) configEntries(r kmsg.DescribeConfigsRequestResource) ([]config.
 			return nil, err
 		}
 		return s.broker.Config().Describe(r.ConfigNames), nil
-	case kmsg.ConfigResourceTypeBrokerLogger:
-		return nil, s.ownBroker(r.ResourceName) // one logger, whose level is a flag: nothing to list
+	case brokerLoggerResource:
+		if err := s.ownBroker(r.ResourceName); err != nil {
+			return nil, err
+		}
+		return s.loggers(r.ConfigNames), nil
+	case clientMetricsResource: // the broker collects none (KIP-714)
+		if r.ResourceName == "" {
+			return nil, fmt.Errorf("%w: client metrics subscription name must not be empty", errInvalidRequest)
+		}
+		return nil, nil
+	case groupResource:
+		if r.ResourceName == "" {
+			return nil, fmt.Errorf("%w: group name must not be empty", errInvalidRequest)
+		}
+		return config.DescribeGroup(controller.GroupConfigs(image, r.ResourceName), s.broker.Config(), r.ConfigNames), nil
 	}
 	return nil, fmt.Errorf("%w: resource type %d has no settings here", errInvalidRequest, r.ResourceType)
+}
+
+// rootLogger is the one logger there is, as Kafka names it. Its level is set when the broker starts.
+const rootLogger = "root"
+
+// levels are Kafka's words, the most talkative first.
+var levels = []struct {
+	level slog.Level
+	word  string
+}{{slog.LevelDebug, "DEBUG"}, {slog.LevelInfo, "INFO"}, {slog.LevelWarn, "WARN"}, {slog.LevelError, "ERROR"}}
+
+// loggers describes the broker's log.
+func (s *Server) loggers(names []string) []config.Entry {
+	if names != nil && !slices.Contains(names, rootLogger) {
+		return nil
+	}
+	word := "OFF"
+	for _, l := range slices.Backward(levels) {
+		if s.log.Enabled(context.Background(), l.level) {
+			word = l.word
+		}
+	}
+	return []config.Entry{{Name: rootLogger, Value: &word, Source: config.FromLogger, Doc: "The level of the broker's log."}}
 }
 
 // ownBroker refuses a broker resource that is not this broker: clients ask each broker for its own.

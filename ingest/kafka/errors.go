@@ -9,6 +9,7 @@ import (
 	"github.com/everlog/everlog/cluster/config"
 	"github.com/everlog/everlog/cluster/controller"
 	"github.com/everlog/everlog/cluster/metadata"
+	"github.com/everlog/everlog/cluster/quota"
 	"github.com/everlog/everlog/ingest/broker"
 	"github.com/everlog/everlog/ingest/coordinators"
 	"github.com/everlog/everlog/ingest/partition"
@@ -23,6 +24,7 @@ var (
 	errTimedOut       = errors.New("request timed out")
 	errInvalidRequest = errors.New("invalid request")
 	errInternalTopic  = errors.New("internal topic")
+	errThrottled      = errors.New("the throttling quota has been exceeded")
 	errVersion        = errors.New("not supported in this version of the request")
 )
 
@@ -51,6 +53,7 @@ var codes = []struct {
 	{errTimedOut, kerr.RequestTimedOut},
 	{errInvalidRequest, kerr.InvalidRequest},
 	{errVersion, kerr.UnsupportedVersion},
+	{errThrottled, kerr.ThrottlingQuotaExceeded},
 	{errInternalTopic, kerr.InvalidTopicException},
 
 	{coordinators.ErrLoading, kerr.CoordinatorLoadInProgress},
@@ -95,6 +98,13 @@ var codes = []struct {
 	{controller.ErrPolicy, kerr.PolicyViolation},
 	{controller.ErrDeletionDisabled, kerr.TopicDeletionDisabled},
 	{controller.ErrNotController, kerr.NotController},
+	{controller.ErrElectionNotNeeded, kerr.ElectionNotNeeded},
+	{controller.ErrPreferredNotAvailable, kerr.PreferredLeaderNotAvailable},
+	{controller.ErrEligibleNotAvailable, kerr.EligibleLeadersNotAvailable},
+	{controller.ErrNoReassignment, kerr.NoReassignmentInProgress},
+
+	{quota.ErrInvalid, kerr.InvalidRequest},
+	{quota.ErrUnknownType, kerr.UnsupportedVersion},
 
 	{config.ErrRequest, kerr.InvalidRequest},
 	{config.ErrReadOnly, kerr.InvalidRequest},

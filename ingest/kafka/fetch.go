@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/everlog/everlog/cluster/metadata"
+	"github.com/everlog/everlog/cluster/quota"
 	"github.com/everlog/everlog/ingest/broker"
 	"github.com/everlog/everlog/ingest/partition"
 	"github.com/everlog/everlog/tier/record"
@@ -33,6 +34,9 @@ type fetchRead struct {
 	code       int16 // of the whole response
 	parts      []*fetchPart
 	increments bool // only what changed is answered
+
+	quota    allowance     // the client's, of bytes
+	throttle time.Duration // how long it has to wait for some; then nothing is read
 
 	results []fetched
 	out     []*fetched         // those in the response
@@ -61,7 +65,7 @@ func (s *Server) fetch(_ context.Context, c *call, req *kmsg.FetchRequest) (kmsg
 	c.reply = f
 	started := c.started
 	c.finish = func(ctx context.Context) error {
-		if !f.open(started) {
+		if !f.open(started) || f.throttled(c) {
 			return nil
 		}
 		if f.session != nil {
@@ -73,9 +77,30 @@ func (s *Server) fetch(_ context.Context, c *call, req *kmsg.FetchRequest) (kmsg
 			return err
 		}
 		f.choose()
+		f.quota.charge(float64(f.size()), time.Now())
 		return nil
 	}
 	return nil, nil
+}
+
+// throttled reports whether the client has used up its quota. Then it is answered at once, without records and with the
+// time to wait, for which the connection is muted (KIP-219). The session moves on all the same; a new one is not kept.
+func (f *fetchRead) throttled(c *call) bool {
+	f.quota = f.server.throttle.of(quota.ConsumerByteRate, c)
+	if f.throttle = f.quota.wait(time.Now()); f.throttle == 0 {
+		return false
+	}
+	switch {
+	case f.session != nil && f.increments:
+		f.session.mu.Lock()
+		f.advanceSession()
+		f.session.mu.Unlock()
+	case f.session != nil:
+		f.server.sessions.remove(f.sessionID)
+		f.session, f.sessionID = nil, 0
+	}
+	c.conn.mute(f.throttle)
+	return true
 }
 
 // open resolves the session and the partitions to read. It returns false if the answer is an error of the whole request.
@@ -194,6 +219,7 @@ func (f *fetchRead) readAll(ctx context.Context) bool {
 	if f.version < 3 || f.req.MaxBytes <= 0 {
 		budget = int(f.server.opts.FetchMaxBytes)
 	}
+	budget = min(budget, f.quota.room(time.Now()))
 	minBytes, got, urgent := min(int(f.req.MinBytes), budget), 0, false
 	var remote []*remoteRead
 	for i, fp := range f.parts {

@@ -46,7 +46,7 @@ func writeData(w *responseWriter, d *partition.Data) error {
 func (f *fetchRead) encode() {
 	flexible := f.version >= 12
 	b := make([]byte, 0, 64+len(f.out)*64)
-	b = appendInt32(b, 0) // throttle time
+	b = appendInt32(b, millis(f.throttle))
 	if f.version >= 7 {
 		b = appendInt16(b, f.code)
 		b = appendInt32(b, f.sessionID)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/everlog/everlog/cluster/metadata"
+	"github.com/everlog/everlog/cluster/quota"
 	"github.com/everlog/everlog/ingest/partition"
 	"github.com/everlog/everlog/tier/record"
 )
@@ -118,7 +119,7 @@ func (s *Server) produce(ctx context.Context, c *call, body []byte) error {
 	}
 	rep := &produceReply{call: c, topics: make([]producedTopic, 0, len(req.topics)), results: make([]produced, req.partitions), ready: make(chan struct{}, 1)}
 	rep.pending.Store(1) // released when all are started
-	c.throttle = s.appendAll(ctx, c, req, rep)
+	c.throttle = max(s.appendAll(ctx, c, req, rep), s.throttle.of(quota.ProducerByteRate, c).charge(float64(len(c.frame.p)), c.started))
 	if c.version >= 10 {
 		rep.nodes = s.leaders(rep)
 	}

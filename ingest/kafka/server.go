@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -40,6 +41,8 @@ const (
 	// maxProducePartitions bounds the topics and the partitions of one Produce request, whose arrays take more memory
 	// decoded than in the frame.
 	maxProducePartitions = 100_000
+	// maxHeld bounds the connections that are held back because their address opens too many.
+	maxHeld = 1000
 	// writeTimeout bounds how long a client may take to accept one piece of a response.
 	writeTimeout = 2 * time.Minute
 )
@@ -101,6 +104,9 @@ type Server struct {
 	memory       *semaphore.Weighted // of frames larger than smallFrame
 	small        *semaphore.Weighted // of the others
 	sessions     *sessionCache
+	throttle     *throttles
+
+	held atomic.Int32 // connections that wait to be closed
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -109,7 +115,7 @@ type Server struct {
 // New returns a server for b and the coordinators on it.
 func New(b *broker.Broker, c *coordinators.Coordinators, o Options) *Server {
 	o = o.withDefaults()
-	return &Server{broker: b, coordinators: c, opts: o, log: o.Logger, memory: semaphore.NewWeighted(o.RequestMemory), small: semaphore.NewWeighted(smallMemory), sessions: newSessionCache(o.FetchSessions), conns: map[*conn]struct{}{}}
+	return &Server{broker: b, coordinators: c, opts: o, log: o.Logger, memory: semaphore.NewWeighted(o.RequestMemory), small: semaphore.NewWeighted(smallMemory), sessions: newSessionCache(o.FetchSessions), throttle: newThrottles(b.Image, b.Config), conns: map[*conn]struct{}{}}
 }
 
 // memoryFor is what a frame's memory is taken from.
@@ -153,6 +159,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			}
 			return fmt.Errorf("accept on %s: %w", ln.Addr(), err)
 		}
+		if hold := s.admitConnection(nc.RemoteAddr()); hold > 0 {
+			s.turnAway(ctx, &wg, nc, hold)
+			continue
+		}
 		c := newConn(s, nc)
 		if !s.add(c) {
 			s.log.Warn("connection refused: too many are open", "remote", nc.RemoteAddr().String(), "limit", s.opts.MaxConnections)
@@ -164,6 +174,23 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			c.run(ctx)
 		})
 	}
+}
+
+// turnAway closes a connection after a while, or at once if too many wait for that already.
+func (s *Server) turnAway(ctx context.Context, wg *sync.WaitGroup, nc net.Conn, hold time.Duration) {
+	if s.held.Add(1) > maxHeld {
+		s.held.Add(-1)
+		_ = nc.Close()
+		return
+	}
+	wg.Go(func() {
+		defer s.held.Add(-1)
+		select {
+		case <-ctx.Done():
+		case <-time.After(hold):
+		}
+		_ = nc.Close()
+	})
 }
 
 func (s *Server) add(c *conn) bool {

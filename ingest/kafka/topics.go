@@ -9,6 +9,7 @@ import (
 
 	"github.com/everlog/everlog/cluster/config"
 	"github.com/everlog/everlog/cluster/controller"
+	"github.com/everlog/everlog/cluster/metadata"
 	"github.com/everlog/everlog/tier/record"
 )
 
@@ -28,16 +29,23 @@ func adminContext(ctx context.Context, ms int32) (context.Context, context.Cance
 	return context.WithTimeout(ctx, d)
 }
 
-func (s *Server) createTopics(ctx context.Context, _ *call, req *kmsg.CreateTopicsRequest) (kmsg.Response, error) {
+func (s *Server) createTopics(ctx context.Context, c *call, req *kmsg.CreateTopicsRequest) (kmsg.Response, error) {
 	ctx, cancel := adminContext(ctx, req.TimeoutMillis)
 	defer cancel()
-	topics := make([]controller.NewTopic, len(req.Topics))
+	topics, mutations := make([]controller.NewTopic, len(req.Topics)), make([]mutation, len(req.Topics))
 	for i := range req.Topics {
 		topics[i] = newTopic(&req.Topics[i])
+		mutations[i].blank.Name = topics[i].Name
+		if !req.ValidateOnly {
+			mutations[i].partitions = s.partitionsOf(&topics[i])
+		}
 	}
-	results := s.broker.Controller.CreateTopics(ctx, topics, req.ValidateOnly)
+	results := s.rationed(c, mutations, req.Version >= 6, func(pass []int) []controller.TopicResult {
+		return s.broker.Controller.CreateTopics(ctx, pick(topics, pass), req.ValidateOnly)
+	})
 	settled := s.settle(ctx, results, req.ValidateOnly)
 	resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
+	resp.ThrottleMillis = millis(c.throttle)
 	answered := map[string]bool{} // a topic named twice is refused once
 	for i := range results {
 		r := &results[i]
@@ -51,6 +59,17 @@ func (s *Server) createTopics(ctx context.Context, _ *call, req *kmsg.CreateTopi
 		resp.Topics = append(resp.Topics, s.createdTopic(r))
 	}
 	return resp, nil
+}
+
+// partitionsOf is how many partitions a topic is to have.
+func (s *Server) partitionsOf(t *controller.NewTopic) int {
+	switch {
+	case t.Assignments != nil:
+		return len(t.Assignments)
+	case t.Partitions == -1:
+		return int(s.broker.Config().NumPartitions)
+	}
+	return max(int(t.Partitions), 0)
 }
 
 // settle waits until what was committed is in effect here.
@@ -92,7 +111,7 @@ func (s *Server) createdTopic(r *controller.TopicResult) kmsg.CreateTopicsRespon
 	return rt
 }
 
-func (s *Server) deleteTopics(ctx context.Context, _ *call, req *kmsg.DeleteTopicsRequest) (kmsg.Response, error) {
+func (s *Server) deleteTopics(ctx context.Context, c *call, req *kmsg.DeleteTopicsRequest) (kmsg.Response, error) {
 	ctx, cancel := adminContext(ctx, req.TimeoutMillis)
 	defer cancel()
 	var refs []controller.TopicRef
@@ -106,9 +125,19 @@ func (s *Server) deleteTopics(ctx context.Context, _ *call, req *kmsg.DeleteTopi
 		}
 		refs = append(refs, ref)
 	}
-	results := s.broker.Controller.DeleteTopics(ctx, refs)
+	mutations := make([]mutation, len(refs))
+	for i, ref := range refs {
+		mutations[i].blank = controller.TopicResult{Name: ref.Name, ID: ref.ID}
+		if t := s.topicOf(ref); t != nil {
+			mutations[i].partitions = len(t.Partitions)
+		}
+	}
+	results := s.rationed(c, mutations, req.Version >= 5, func(pass []int) []controller.TopicResult {
+		return s.broker.Controller.DeleteTopics(ctx, pick(refs, pass))
+	})
 	settled := s.settle(ctx, results, false)
 	resp := req.ResponseKind().(*kmsg.DeleteTopicsResponse)
+	resp.ThrottleMillis = millis(c.throttle)
 	for i := range results {
 		r := &results[i]
 		if r.Err == nil {
@@ -124,7 +153,15 @@ func (s *Server) deleteTopics(ctx context.Context, _ *call, req *kmsg.DeleteTopi
 	return resp, nil
 }
 
-func (s *Server) createPartitions(ctx context.Context, _ *call, req *kmsg.CreatePartitionsRequest) (kmsg.Response, error) {
+// topicOf is the topic that a reference names, or nil.
+func (s *Server) topicOf(ref controller.TopicRef) *metadata.Topic {
+	if ref.Name != "" {
+		return s.broker.Image().Topic(ref.Name)
+	}
+	return s.broker.Image().TopicByID(ref.ID)
+}
+
+func (s *Server) createPartitions(ctx context.Context, c *call, req *kmsg.CreatePartitionsRequest) (kmsg.Response, error) {
 	ctx, cancel := adminContext(ctx, req.TimeoutMillis)
 	defer cancel()
 	growths := make([]controller.Growth, len(req.Topics))
@@ -137,9 +174,19 @@ func (s *Server) createPartitions(ctx context.Context, _ *call, req *kmsg.Create
 			}
 		}
 	}
-	results := s.broker.Controller.CreatePartitions(ctx, growths, req.ValidateOnly)
+	mutations := make([]mutation, len(growths))
+	for i, g := range growths {
+		mutations[i].blank.Name = g.Name
+		if t := s.broker.Image().Topic(g.Name); t != nil && !req.ValidateOnly {
+			mutations[i].partitions = max(int(g.Count)-len(t.Partitions), 0)
+		}
+	}
+	results := s.rationed(c, mutations, req.Version >= 3, func(pass []int) []controller.TopicResult {
+		return s.broker.Controller.CreatePartitions(ctx, pick(growths, pass), req.ValidateOnly)
+	})
 	settled := s.settle(ctx, results, req.ValidateOnly)
 	resp := req.ResponseKind().(*kmsg.CreatePartitionsResponse)
+	resp.ThrottleMillis = millis(c.throttle)
 	for i := range results {
 		r := &results[i]
 		if r.Err == nil {
