@@ -67,10 +67,26 @@ var table = []served{
 	{37, 0, 3, func(t *testing.T, b *broker, _ int16) kmsg.Request {
 		return createPartitionsRequest(b.topic(t, 1).name, 3)
 	}},
+	{43, 0, 2, func(t *testing.T, b *broker, _ int16) kmsg.Request {
+		req := kmsg.NewPtrElectLeadersRequest() // all partitions: those that need no election are left out
+		req.TimeoutMillis = 15_000
+		return req
+	}},
 	{44, 0, 1, func(t *testing.T, b *broker, _ int16) kmsg.Request {
 		return incrementalRequest(b.topic(t, 1).name, set("retention.ms", "5000"))
 	}},
+	{45, 0, 1, func(t *testing.T, b *broker, _ int16) kmsg.Request {
+		return reassignRequest(b.topic(t, 1).name, 0, []int32{1})
+	}},
+	{46, 0, 0, func(*testing.T, *broker, int16) kmsg.Request { return kmsg.NewPtrListPartitionReassignmentsRequest() }},
+	{48, 0, 1, func(*testing.T, *broker, int16) kmsg.Request {
+		return describeQuotasRequest(false, matching("user", kmsg.QuotasMatchTypeAny))
+	}},
+	{49, 0, 1, func(*testing.T, *broker, int16) kmsg.Request {
+		return alterQuotasRequest(entity("user="+freshName()), limit("producer_byte_rate", 1000))
+	}},
 	{60, 0, 2, func(*testing.T, *broker, int16) kmsg.Request { return describeClusterRequest() }},
+	{74, 0, 1, func(*testing.T, *broker, int16) kmsg.Request { return listResourcesRequest() }},
 	{75, 0, 0, func(t *testing.T, b *broker, _ int16) kmsg.Request {
 		return describePartitionsRequest(b.topic(t, 2).name)
 	}},
