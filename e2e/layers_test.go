@@ -54,6 +54,7 @@ var layers = []layer{
 	{"compaction", 0, []string{"tier"}, compactReason},
 
 	{"cluster/config", 0, []string{"tier", "cluster"}, clusterReason},
+	{"cluster/quota", 0, []string{"tier", "cluster"}, clusterReason},
 	{"cluster/membership", 0, []string{"tier", "cluster"}, clusterReason},
 	{"cluster/lease", 0, []string{"tier", "cluster"}, clusterReason},
 	{"cluster/metadata", 1, []string{"tier", "cluster"}, clusterReason},
