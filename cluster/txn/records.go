@@ -2,7 +2,9 @@ package txn
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -93,6 +95,11 @@ func (m *Machine) Replay(offset record.Offset, r coordinator.Entry) error {
 
 func decode(id string, value []byte) (*transaction, error) {
 	var v kmsg.TxnMetadataValue
+	if len(value) >= 2 && value[1] == valueVersion {
+		if s := (skimmer{rest: value}); !s.value() {
+			return nil, errShort
+		}
+	}
 	if err := v.ReadFrom(value); err != nil {
 		return nil, err
 	}
@@ -127,4 +134,51 @@ func decode(id string, value []byte) (*transaction, error) {
 	slices.SortFunc(t.partitions, TopicPartition.compare)
 	t.partitions = slices.Compact(t.partitions)
 	return t, nil
+}
+
+var errShort = errors.New("value of a length that cannot be")
+
+// skimmer goes through a value of version 1 without reading it. kmsg believes the number of tagged fields that is stated,
+// and counts to it after the bytes have ended: that of a corrupt record takes it ten seconds.
+type skimmer struct {
+	rest []byte
+	bad  bool
+}
+
+func (s *skimmer) value() bool {
+	s.skip(2 + 8 + 2 + 4 + 1) // version, producer id and epoch, timeout, state
+	for n := s.number(); n > 1 && !s.bad; n-- {
+		s.skip(s.number() - 1)       // topic
+		s.skip(4 * (s.number() - 1)) // partitions
+		s.tags()
+	}
+	s.skip(8 + 8)
+	s.tags()
+	return !s.bad
+}
+
+func (s *skimmer) tags() {
+	for n := s.number(); n > 0 && !s.bad; n-- {
+		s.number()
+		s.skip(s.number())
+	}
+}
+
+// number reads an unsigned varint. Lengths of compact strings and arrays are one too high: 0 is null.
+func (s *skimmer) number() int64 {
+	v, n := binary.Uvarint(s.rest)
+	if n <= 0 || v > math.MaxUint32 {
+		s.bad, s.rest = true, nil
+		return 0
+	}
+	s.rest = s.rest[n:]
+	return int64(v)
+}
+
+func (s *skimmer) skip(n int64) {
+	if n > int64(len(s.rest)) {
+		s.bad, s.rest = true, nil
+		return
+	}
+	s.rest = s.rest[max(n, 0):]
 }

@@ -236,6 +236,10 @@ func (w *world) examine(r coordinator.Record, isNew bool) {
 	if known && v.LastUpdateTimestamp < was.LastUpdateTimestamp {
 		w.failf("%s: changed at %d after %d", id, v.LastUpdateTimestamp, was.LastUpdateTimestamp)
 	}
+	prepared := v.State == prepareCommit || v.State == prepareAbort
+	if v.NextProducerID != -1 && !prepared || len(v.Topics) > 0 && !prepared && v.State != ongoing || v.State == empty && v.Topics != nil {
+		w.failf("%s: %+v", id, v)
+	}
 	w.examineIdentity(id, was, known, v)
 	if isNew && (v.State == completeCommit || v.State == completeAbort) {
 		w.examineComplete(id, was, v)
