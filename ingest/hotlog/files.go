@@ -3,6 +3,7 @@ package hotlog
 import (
 	"container/list"
 	"fmt"
+	"io/fs"
 	"sync"
 	"sync/atomic"
 
@@ -87,15 +88,28 @@ func (c *Files) getLocked(s *seg) *opened {
 	return o
 }
 
-// file returns the open file of a sealed segment, pinned.
+// errDropped means that a segment is not the log's any more: whoever looked it up looks again.
+var errDropped = fmt.Errorf("segment was trimmed or rewritten: %w", fs.ErrNotExist)
+
+// file returns the open file of a sealed segment, pinned; errDropped if it was trimmed or rewritten meanwhile.
 func (c *Files) file(l *Log, s *seg) (*file, error) {
 	c.mu.Lock()
+	if s.held != nil {
+		defer c.mu.Unlock()
+		return s.held.pin(), nil
+	}
 	if e := c.entries[s]; e != nil && e.Value.(*opened).file != nil {
 		defer c.mu.Unlock()
 		return c.getLocked(s).file.pin(), nil
 	}
 	c.mu.Unlock()
 	opened, err := l.fs.Open(l.name(s.base))
+	if s.dropped.Load() { // set before the name changes its meaning: what was opened may be another segment
+		if err == nil {
+			_ = opened.Close()
+		}
+		return nil, errDropped
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open segment: %w", err)
 	}
@@ -166,6 +180,20 @@ func (c *Files) drop(s *seg) {
 	if e := c.entries[s]; e != nil {
 		c.removeLocked(e)
 	}
+	if s.held != nil {
+		s.held.unpin()
+		s.held = nil
+	}
+}
+
+// hold makes f the file of a segment whatever its name leads to; it takes over the reference. f nil ends that.
+func (c *Files) hold(s *seg, f *file) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.held != nil {
+		s.held.unpin()
+	}
+	s.held = f
 }
 
 func (c *Files) removeLocked(e *list.Element) {

@@ -37,7 +37,7 @@ type Log struct {
 	late     atomic.Bool // in the flusher's list of later ones
 	failed   atomic.Pointer[error]
 
-	// Locks in the order they are taken. structure: trims, truncations, closing. writer: appends and rolls; never held
+	// Locks in the order they are taken. structure: trims, truncations, replacing segments, closing. writer: appends and rolls; never held
 	// during an fsync but by truncation. syncing: one flush of this log at a time. mu: the fields below it, no I/O.
 	structure sync.Mutex
 	writer    sync.Mutex
@@ -60,7 +60,7 @@ type Log struct {
 // seg is one segment of a log.
 type seg struct {
 	base    record.Offset
-	dropped atomic.Bool // trimmed or cut away
+	dropped atomic.Bool // trimmed, cut away, or rewritten: its name may lead to another file, or to none
 
 	// Active and rolled segments, guarded by the log's mu (file is set once).
 	file      *file // nil until the first append, and again once sealed
@@ -71,10 +71,14 @@ type seg struct {
 	created   time.Time
 
 	// Rolled and sealed segments; do not change.
-	end           record.Offset
-	dataEnd, size int64 // size includes the trailer
-	maxTime       int64
-	maxTimeOffset record.Offset
+	end              record.Offset
+	dataEnd, size    int64 // size includes the trailer
+	minTime, maxTime int64
+	maxTimeOffset    record.Offset
+	records          int64
+
+	// held is the file while the name may still lead to another one; guarded by the Files' mu.
+	held *file
 
 	// Rolled but not sealed: the trailer is still to be written. footer also stays for a segment whose stored footer is bad.
 	trailer []byte
@@ -87,7 +91,8 @@ type seg struct {
 func (s *seg) setFooter(f *segment.Footer, size int64) {
 	s.end, s.size = f.End, size
 	s.dataEnd = segment.HeaderSize + f.DataSize
-	s.maxTime, s.maxTimeOffset = f.MaxTimestamp, f.MaxTimestampOffset
+	s.minTime, s.maxTime, s.maxTimeOffset = f.MinTimestamp, f.MaxTimestamp, f.MaxTimestampOffset
+	s.records = f.Records
 }
 
 // suffix ends the name of a segment file; before it stand the 20 digits of the base offset.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"sort"
 
 	"github.com/everlog/everlog/tier/record"
@@ -14,13 +13,14 @@ import (
 // Slice is a run of whole batches in one segment file, which it keeps open until Release, also if the segment is trimmed
 // meanwhile. Safe for concurrent use; Release is to be called once.
 type Slice struct {
-	// First is the base offset of the first batch: at or below the offset asked for, if a batch contains that. Next is
-	// where the next read goes on; First == Next in an empty slice.
+	// First is the base offset of the first batch: at or below the offset asked for, if a batch contains that, else, where
+	// compaction has removed some, above it. Next is where the next read goes on; First == Next in an empty slice.
 	First, Next record.Offset
 	// Position and Size are in bytes, in the segment file.
 	Position, Size int64
 
-	file *file
+	file   *file
+	sparse bool // batches may be missing between those of the slice
 }
 
 // ReadAt reads at position off of the slice. It returns io.EOF at the slice's end, and io.ErrUnexpectedEOF if the file has
@@ -52,54 +52,65 @@ func (s Slice) Release() {
 	}
 }
 
-// Read finds whole batches from the one that contains offset up to limit, exclusive, a batch border such as the high
-// watermark: at most max bytes, but with atLeastOne the first batch however large it is. It answers positions from tables
-// and seldom looks at the file. If max allows, a slice ends at a border of the block table, so that a reader that goes on at
-// Next starts where the table knows the position. It ends with a segment. At limit or End the slice is empty.
+// Read finds whole batches from the one that contains offset, or else the first after it, up to limit, exclusive, a batch
+// border such as the high watermark: at most max bytes, but with atLeastOne the first batch however large it is. It answers
+// positions from tables and seldom looks at the file. If max allows, a slice ends at a border of the block table, so that a
+// reader that goes on at Next starts where the table knows the position. It ends with a segment. At limit or End, and where
+// compaction has left nothing up to there, the slice is empty.
 //
 // *ErrOutOfRange if offset is below Start or above End. The caller must release the slice.
 func (l *Log) Read(offset, limit record.Offset, max int, atLeastOne bool) (Slice, error) {
-	for {
-		sl, err := l.read(offset, limit, int64(max), atLeastOne)
-		// A sealed segment may be trimmed between the look at the list and the opening of the file.
-		if errors.Is(err, fs.ErrNotExist) && offset < l.Start() {
-			continue
+	for at := offset; ; {
+		sl, next, err := l.read(at, limit, int64(max), atLeastOne)
+		switch {
+		case errors.Is(err, errDropped): // between the look at the list and the opening of the file
+		case err == nil && next > at: // nothing is left in the segment from there on
+			at = next
+		default:
+			return sl, err
 		}
-		return sl, err
 	}
 }
 
-func (l *Log) read(offset, limit record.Offset, max int64, atLeastOne bool) (Slice, error) {
+// read is Read in one segment. If that has no batch at or after offset, next is its end.
+func (l *Log) read(offset, limit record.Offset, max int64, atLeastOne bool) (sl Slice, next record.Offset, err error) {
 	l.mu.Lock()
 	start, end := l.Start(), l.End()
 	switch {
 	case l.closed:
 		l.mu.Unlock()
-		return Slice{}, ErrClosed
+		return Slice{}, 0, ErrClosed
 	case offset < start || offset > end:
 		l.mu.Unlock()
-		return Slice{}, &ErrOutOfRange{offset, start, end}
+		return Slice{}, 0, &ErrOutOfRange{offset, start, end}
 	case offset >= min(limit, end):
 		l.mu.Unlock()
-		return Slice{First: offset, Next: offset}, nil
+		return Slice{First: offset, Next: offset}, 0, nil
 	}
 	s := l.findLocked(offset)
 	if s.sealed {
 		l.mu.Unlock()
 		footer, f, err := l.footer(s)
 		if err != nil {
-			return Slice{}, err
+			return Slice{}, 0, err
 		}
 		t := tableOf(footer)
 		r := t.plan(offset, limit, max)
-		return r.finish(f, &t, atLeastOne)
+		if r.start.known && r.start.Position == t.end.Position {
+			f.unpin()
+			return Slice{First: offset, Next: offset}, s.end, nil
+		}
+		sl, err = r.finish(f, &t, atLeastOne)
+		sl.sparse = footer.Sparse
+		return sl, 0, err
 	}
 	t := s.tableLocked()
 	f := s.file.pin()
 	r := t.plan(offset, limit, max)
 	l.mu.Unlock()
 	t.open, t.marks = nil, nil // they change from here on
-	return r.finish(f, &t, atLeastOne)
+	sl, err = r.finish(f, &t, atLeastOne)
+	return sl, 0, err
 }
 
 // findLocked returns the segment that holds offset, which is in [start, end).
@@ -155,7 +166,8 @@ type place struct {
 	from, to int64
 }
 
-// find looks an offset up; the caller ensures that it is in the segment.
+// find looks up the batch that contains an offset, or else the first after it, or else the end; the caller ensures that the
+// offset is in the segment.
 func (t *table) find(o record.Offset) place {
 	if o >= t.end.Offset {
 		return place{BatchPosition: t.end, known: true}
@@ -169,6 +181,9 @@ func (t *table) find(o record.Offset) place {
 		from := int64(segment.HeaderSize)
 		if i > 0 {
 			from = t.blocks[i-1].Position + int64(t.blocks[i-1].Stored)
+		}
+		if from == t.end.Position {
+			return place{BatchPosition: t.end, known: true}
 		}
 		return place{target: o, from: from, to: t.end.Position}
 	}
@@ -207,6 +222,7 @@ func (t *table) border(position int64) (p segment.BatchPosition, ok bool) {
 
 // request is a read that is being worked out.
 type request struct {
+	limit       record.Offset
 	max         int64
 	start, stop place                 // of the offset and of the limit
 	cut         segment.BatchPosition // the last known border within max, if start is known
@@ -214,7 +230,7 @@ type request struct {
 
 // plan takes from the table all it knows about a read.
 func (t *table) plan(offset, limit record.Offset, max int64) request {
-	r := request{max: max, start: t.find(offset), stop: t.find(limit)}
+	r := request{limit: limit, max: max, start: t.find(offset), stop: t.find(limit)}
 	if r.start.known {
 		r.cut, _ = t.border(r.start.Position + max)
 	}
@@ -229,7 +245,7 @@ func (r *request) finish(f *file, t *table, atLeastOne bool) (Slice, error) {
 		return Slice{First: first.Offset, Next: first.Offset}, err
 	}
 	return Slice{
-		First: first.Offset, Next: last.Offset, Position: first.Position, Size: last.Position - first.Position, file: f,
+		First: first.Offset, Next: min(last.Offset, max(r.limit, first.Offset)), Position: first.Position, Size: last.Position - first.Position, file: f,
 	}, nil
 }
 

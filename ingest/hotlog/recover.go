@@ -227,6 +227,15 @@ func (r *recovery) dropTrimmed(rest []found) ([]found, error) {
 func (r *recovery) chain(rest []found) error {
 	for i := range rest {
 		f := &rest[i]
+		if f.base < r.next {
+			left, err := r.leftOver(f)
+			if err != nil {
+				return err
+			}
+			if left {
+				continue
+			}
+		}
 		if f.base != r.next {
 			if f.base > r.next && r.next >= r.proven {
 				return r.discard(rest[i:]) // written, but never synced nor acknowledged
@@ -249,6 +258,32 @@ func (r *recovery) chain(rest []found) error {
 		r.damage(r.next, 0, errors.New("the records are missing"))
 	}
 	return nil
+}
+
+// leftOver removes a segment that lies wholly inside the sealed ones before it: they were rewritten as one, which has the
+// first one's name, and a crash came before the others were unlinked. The names are synced first: if that of the one that
+// replaced them were lost after all, they would be all there is.
+func (r *recovery) leftOver(f *found) (bool, error) {
+	if len(r.segs) == 0 {
+		return false, nil
+	}
+	end := record.Offset(-1)
+	if f.footer != nil {
+		end = f.footer.End
+	} else if f.file != nil {
+		b, _, _, err := r.scan(f)
+		if err != nil {
+			return false, err
+		}
+		end = b.Next()
+	}
+	if end > r.next {
+		return false, nil
+	}
+	if err := r.l.fs.SyncDir(r.l.dir); err != nil {
+		return false, fmt.Errorf("sync log directory: %w", err)
+	}
+	return true, r.removeSegment(f)
 }
 
 func (r *recovery) addSealed(f *found, footer *segment.Footer) {

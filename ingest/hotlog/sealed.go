@@ -9,14 +9,17 @@ import (
 	"github.com/everlog/everlog/tier/segment"
 )
 
-// Sealed is a sealed segment: complete, synced, never changing. It may be trimmed at any time unless it is open.
+// Sealed is a sealed segment: complete, synced, never changing. It may be trimmed or rewritten at any time unless it is open.
 type Sealed struct {
 	// Base and End are its offsets, [Base, End).
 	Base, End record.Offset
 	// Size is that of the file in bytes, footer included.
 	Size int64
-	// MaxTimestamp is in milliseconds, -1 if no record has a timestamp.
-	MaxTimestamp int64
+	// FirstTimestamp is the smallest first timestamp of a batch, MaxTimestamp the largest of all; in milliseconds, -1 if no
+	// record has one.
+	FirstTimestamp, MaxTimestamp int64
+	// Records is the number of records; compaction may leave none.
+	Records int64
 
 	log *Log
 	s   *seg
@@ -37,12 +40,12 @@ func (l *Log) Sealed(from record.Offset) []*Sealed {
 		if !s.sealed {
 			break // those after it are not sealed either
 		}
-		out = append(out, &Sealed{Base: s.base, End: s.end, Size: s.size, MaxTimestamp: s.maxTime, log: l, s: s})
+		out = append(out, &Sealed{Base: s.base, End: s.end, Size: s.size, FirstTimestamp: s.minTime, MaxTimestamp: s.maxTime, Records: s.records, log: l, s: s})
 	}
 	return out
 }
 
-// Footer returns the footer. It must not be modified. fs.ErrNotExist if the segment has been trimmed.
+// Footer returns the footer. It must not be modified. fs.ErrNotExist if the segment has been trimmed or rewritten.
 func (s *Sealed) Footer() (*segment.Footer, error) {
 	footer, f, err := s.log.footer(s.s)
 	if err != nil {
@@ -52,8 +55,8 @@ func (s *Sealed) Footer() (*segment.Footer, error) {
 	return footer, nil
 }
 
-// Open returns the bytes of the segment, and keeps them readable until Release even if it is trimmed. fs.ErrNotExist if it
-// has been.
+// Open returns the bytes of the segment, and keeps them readable until Release even if it is trimmed or rewritten.
+// fs.ErrNotExist if it has been.
 func (s *Sealed) Open() (io.ReaderAt, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"sort"
 
 	"github.com/everlog/everlog/tier/record"
 	"github.com/everlog/everlog/tier/segment"
@@ -44,8 +44,8 @@ func (l *Log) FindTime(ts int64, limit record.Offset) (record.Offset, int64, boo
 			break
 		}
 		o, found, ok, err := l.findTimeIn(s, ts)
-		if errors.Is(err, fs.ErrNotExist) && s.dropped.Load() {
-			continue
+		if errors.Is(err, errDropped) {
+			return l.FindTime(ts, limit)
 		}
 		if err != nil || ok {
 			return o, found, ok && o < limit, err
@@ -122,11 +122,15 @@ func (l *Log) openTable(s *seg, ts int64) (table, *file, error) {
 
 // firstAtOrAfter returns the first record of a batch with a timestamp of at least ts.
 func firstAtOrAfter(b record.Batch, ts int64) (o record.Offset, found int64, ok bool, err error) {
-	if b.LogAppendTime() {
+	if b.LogAppendTime() && int64(b.Count()) == int64(b.LastOffsetDelta())+1 {
 		return b.BaseOffset(), b.MaxTimestamp(), true, nil
 	}
 	err = b.Each(func(r *record.Record) error {
-		if t := b.BaseTimestamp() + r.TimestampDelta; t >= ts {
+		t := b.BaseTimestamp() + r.TimestampDelta
+		if b.LogAppendTime() {
+			t = b.MaxTimestamp()
+		}
+		if t >= ts {
 			o, found, ok = b.BaseOffset()+record.Offset(r.OffsetDelta), t, true
 			return errStop
 		}
@@ -157,7 +161,7 @@ func (l *Log) Scan(from, to record.Offset, fn func(record.Batch) error) error {
 			if err := b.Verify(); err != nil {
 				return err
 			}
-			if b.BaseOffset() != next { // not under the CRC
+			if b.BaseOffset() < next || b.BaseOffset() > next && !s.sparse { // not under the CRC
 				return fmt.Errorf("batch says it begins at %d, not at %d", b.BaseOffset(), next)
 			}
 			next = b.NextOffset()
@@ -170,11 +174,72 @@ func (l *Log) Scan(from, to record.Offset, fn func(record.Batch) error) error {
 			return err
 		case failed != nil:
 			return failed
-		case reason != nil || stopped != s.Position+s.Size || next != s.Next:
+		case reason != nil || stopped != s.Position+s.Size || next > s.Next || next < s.Next && !s.sparse:
 			if reason == nil {
 				reason = io.ErrUnexpectedEOF
 			}
 			return fmt.Errorf("%w: [%d, %d) at position %d: %w", ErrDamaged, s.First, s.Next, stopped, reason)
 		}
+		next = s.Next
 	}
+}
+
+// Extent returns the bytes of the batches that lie in [from, to), both batch borders, and how many records they hold. It
+// reads batch headers only where from or to lies inside a segment.
+func (l *Log) Extent(from, to record.Offset) (bytes, records int64, err error) {
+	if from < l.Start() || to > l.End() {
+		return 0, 0, &ErrOutOfRange{from, l.Start(), l.End()}
+	}
+	l.mu.Lock()
+	segs, active, closed := l.segs, l.active, l.closed
+	l.mu.Unlock()
+	if closed {
+		return 0, 0, ErrClosed
+	}
+	segs = append(segs[sort.Search(len(segs), func(i int) bool { return segs[i].end > from }):len(segs):len(segs)], active)
+	for _, s := range segs {
+		if s.base >= to {
+			break
+		}
+		if s != active && s.base >= from && s.end <= to {
+			bytes, records = bytes+s.dataEnd-segment.HeaderSize, records+s.records
+			continue
+		}
+		b, n, err := l.extentIn(s, from, to)
+		if errors.Is(err, errDropped) {
+			return l.Extent(from, to)
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+		bytes, records = bytes+b, records+n
+	}
+	return bytes, records, nil
+}
+
+// extentIn is Extent in one segment.
+func (l *Log) extentIn(s *seg, from, to record.Offset) (bytes, records int64, err error) {
+	t, f, err := l.openTable(s, -1)
+	if f == nil || err != nil {
+		return 0, 0, err
+	}
+	defer f.unpin()
+	first, end := int64(segment.HeaderSize), t.end.Position
+	for i := range t.blocks {
+		b := &t.blocks[i]
+		if b.End <= from {
+			first = b.Position + int64(b.Stored)
+		}
+		if b.First >= to {
+			end = b.Position
+			break
+		}
+	}
+	_, err = hop(f, first, end, func(h header) bool {
+		if h.BaseOffset() >= from && h.NextOffset() <= to {
+			bytes, records = bytes+h.size, records+int64(h.Count())
+		}
+		return h.NextOffset() < to
+	})
+	return bytes, records, err
 }
