@@ -16,13 +16,18 @@ export CGO_ENABLED := 0
 FUZZTIME ?= 60s
 CUTS     ?= 10
 SEED     ?=
+CLIENTS  ?=
+ALL_CLIENTS = franz-go,sarama,kafka-go,kcat,librdkafka,kafkajs,java
+# A program that starts Apache Kafka in everlog's place: see package e2e/harness.
+KAFKA    ?=
+AGAINST  = $(if $(KAFKA),EVERLOG_E2E_KAFKA=$(KAFKA))
 
-.PHONY: help build dev vet lint test unit race e2e e2e-race soak powercut diskfull fuzz bench tools clean
+.PHONY: help build dev vet lint test unit race e2e e2e-race soak test-clients powercut diskfull fuzz bench tools clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  variables: PACKAGES=./tier/... RUN=Regexp COUNT=n FUZZTIME=60s CUTS=10 SEED=n"
+	@echo "  variables: PACKAGES=./tier/... RUN=Regexp COUNT=n FUZZTIME=60s CUTS=10 SEED=n CLIENTS=a,b KAFKA=PROGRAM"
 
 build: ## the binary ./everlog
 	go build -o everlog ./cmd/everlog
@@ -66,6 +71,9 @@ e2e-race: ## end to end against a binary built with the race detector
 soak: ## end to end with the whole data set (over 200 MB, over 1 million records) and ten power cuts, about an hour
 	EVERLOG_E2E_SIZE=full $(MAKE) --no-print-directory e2e
 	$(MAKE) --no-print-directory powercut
+
+test-clients: ## every client library, in groups and transactions (CLIENTS=kcat,java for some; KAFKA=PROGRAM tries Apache Kafka)
+	$(AGAINST) EVERLOG_E2E_CLIENTS=$(or $(CLIENTS),$(ALL_CLIENTS)) go test -count=$(COUNT) -timeout 30m -v -run '$(RUN)' ./e2e/matrix
 
 powercut: ## root: CUTS power cuts in mid-load on a loop-mounted disk
 	EVERLOG_E2E_CUTS=$(CUTS) EVERLOG_E2E_SEED=$(SEED) go test -count=1 -timeout 60m -v -run 'PowerCut' ./e2e/disk
