@@ -80,49 +80,49 @@ func (w *world) wantBeat(id string, generation int32, want int16) {
 
 func TestAClassicMemberIsAMember(t *testing.T) {
 	w := newWorld(t, Options{AssignmentInterval: -1}, topics("a", 4))
-	w.want(join("m1", "a"), "epoch 1 has 1:[0 1 2 3]")
+	w.want(join("m1", "a"), "epoch 2 has 1:[0 1 2 3]")
 	resp := w.sendJoin(classicJoin("", []string{"a"}))
 	if resp.ErrorCode != 79 || resp.MemberID != "made-1" {
 		t.Fatalf("error %d, id %s", resp.ErrorCode, resp.MemberID)
 	}
 	resp = w.joinClassic("made-1", "a")
-	if resp.ErrorCode != 0 || resp.Generation != 2 || *resp.Protocol != "cooperative-sticky" || *resp.ProtocolType != "consumer" ||
+	if resp.ErrorCode != 0 || resp.Generation != 3 || *resp.Protocol != "cooperative-sticky" || *resp.ProtocolType != "consumer" ||
 		resp.LeaderID == resp.MemberID || len(resp.Members) != 0 {
 		t.Fatalf("joined with %+v", resp)
 	}
-	w.wantSync("made-1", 2, "has")
-	w.wantBeat("made-1", 2, 0) // What it shall have is not free.
-	w.want(beat("m1", 1), "epoch 1 has 1:[0 1]")
-	w.wantBeat("made-1", 2, 0)
-	w.want(holding(beat("m1", 1), map[int][]int32{1: {0, 1}}), "epoch 2")
-	w.wantBeat("made-1", 2, 27)
-	if resp = w.joinClassic("made-1", "a"); resp.Generation != 2 {
+	w.wantSync("made-1", 3, "has")
+	w.wantBeat("made-1", 3, 0) // What it shall have is not free.
+	w.want(beat("m1", 2), "epoch 2 has 1:[0 1]")
+	w.wantBeat("made-1", 3, 0)
+	w.want(holding(beat("m1", 2), map[int][]int32{1: {0, 1}}), "epoch 3")
+	w.wantBeat("made-1", 3, 27)
+	if resp = w.joinClassic("made-1", "a"); resp.Generation != 3 {
 		t.Errorf("generation %d", resp.Generation)
 	}
-	w.wantSync("made-1", 2, "has a:[2 3]")
-	w.wantBeat("made-1", 2, 0)
+	w.wantSync("made-1", 3, "has a:[2 3]")
+	w.wantBeat("made-1", 3, 0)
 	if d := w.g.Describe(w.topics); d.Members[0].MemberType != 1 && d.Members[1].MemberType != 0 {
 		t.Errorf("described as %+v", d.Members)
 	}
 
 	// It is told of a new target, and gives up before another gets something.
-	w.want(join("m3", "a"), "epoch 3 has")
-	w.wantBeat("made-1", 2, 27)
-	w.wantSync("made-1", 2, "error 27")
-	if resp = w.sendJoin(classicJoin("made-1", []string{"a"}, "a", []int32{2, 3})); resp.Generation != 2 {
+	w.want(join("m3", "a"), "epoch 4 has")
+	w.wantBeat("made-1", 3, 27)
+	w.wantSync("made-1", 3, "error 27")
+	if resp = w.sendJoin(classicJoin("made-1", []string{"a"}, "a", []int32{2, 3})); resp.Generation != 3 {
 		t.Errorf("it has to revoke, and is in generation %d", resp.Generation)
 	}
-	w.wantSync("made-1", 2, "has a:[2]")
-	w.want(beat("m3", 3), "epoch 3")
-	w.wantBeat("made-1", 2, 27)
-	if resp = w.sendJoin(classicJoin("made-1", []string{"a"}, "a", []int32{2})); resp.Generation != 3 {
+	w.wantSync("made-1", 3, "has a:[2]")
+	w.want(beat("m3", 4), "epoch 4")
+	w.wantBeat("made-1", 3, 27)
+	if resp = w.sendJoin(classicJoin("made-1", []string{"a"}, "a", []int32{2})); resp.Generation != 4 {
 		t.Errorf("it has revoked, and is in generation %d", resp.Generation)
 	}
-	w.want(beat("m3", 3), "epoch 3 has 1:[3]")
+	w.want(beat("m3", 4), "epoch 4 has 1:[3]")
 
-	w.wantBeat("made-1", 2, 22)
-	w.wantBeat("m1", 2, 25) // not classic
-	w.wantBeat("x", 2, 25)
+	w.wantBeat("made-1", 3, 22)
+	w.wantBeat("m1", 3, 25) // not classic
+	w.wantBeat("x", 3, 25)
 	all, records := w.g.LeaveClassic([]kmsg.LeaveGroupRequestMember{{MemberID: "made-1"}, {MemberID: "x"}}, w.topics, w.now)
 	w.keep(records)
 	if all[0].ErrorCode != 0 || all[1].ErrorCode != 25 || w.g.Len() != 2 {
@@ -148,7 +148,7 @@ func TestRefusedJoins(t *testing.T) {
 	} {
 		o := Options{AssignmentInterval: -1, MaxSize: 3}
 		w := newWorld(t, o, topics("a", 1))
-		w.want(with(join("m1", "a"), instance("i1")), "epoch 1 has 1:[0]")
+		w.want(with(join("m1", "a"), instance("i1")), "epoch 2 has 1:[0]")
 		w.joinClassic("c1", "a")
 		w.joinClassic("c2", "a")
 		r := classicJoin("c1", []string{"a"})
@@ -169,14 +169,14 @@ func TestRefusedJoins(t *testing.T) {
 
 func TestClassicTimeouts(t *testing.T) {
 	w := newWorld(t, Options{AssignmentInterval: -1}, topics("a", 1))
-	w.want(join("m1", "a"), "epoch 1 has 1:[0]")
+	w.want(join("m1", "a"), "epoch 2 has 1:[0]")
 	w.joinClassic("c1", "a")
 	w.pass(9 * time.Second)
-	w.wantBeat("c1", 2, 0)
+	w.wantBeat("c1", 3, 0)
 	w.pass(9 * time.Second)
-	w.wantBeat("c1", 2, 0)
+	w.wantBeat("c1", 3, 0)
 	w.pass(3 * time.Second) // It never asked for its assignment.
-	w.wantBeat("c1", 2, 25)
+	w.wantBeat("c1", 3, 25)
 
 	w.joinClassic("c2", "a")
 	w.wantSync("c2", w.g.epoch, "has")
@@ -306,19 +306,19 @@ func TestPolicyOfDowngrades(t *testing.T) {
 // A static member changes its protocol, either way: its instance keeps the partitions.
 func TestAStaticMemberChangesItsProtocol(t *testing.T) {
 	w := newWorld(t, Options{AssignmentInterval: -1}, topics("a", 2))
-	w.want(with(join("s1", "a"), instance("i1")), "epoch 1 has 1:[0 1]")
+	w.want(with(join("s1", "a"), instance("i1")), "epoch 2 has 1:[0 1]")
 	r := classicJoin("", []string{"a"})
 	r.InstanceID = ptr("i1")
 	resp := w.sendJoin(r)
-	if resp.ErrorCode != 0 || resp.Generation != 1 || resp.MemberID != "made-1" {
+	if resp.ErrorCode != 0 || resp.Generation != 2 || resp.MemberID != "made-1" {
 		t.Fatalf("joined with %+v", resp)
 	}
 	if !w.g.Downgradable() || w.g.ToClassic(w.topics).Rebalance {
 		t.Error("it is not the stable classic group that it could be")
 	}
-	w.want(with(beat("s1", 1), instance("i1")), "error 82")
-	w.want(with(join("s2", "a"), instance("i1")), "epoch 1 has 1:[0 1]")
-	w.wantBeat("made-1", 1, 25)
+	w.want(with(beat("s1", 2), instance("i1")), "error 82")
+	w.want(with(join("s2", "a"), instance("i1")), "epoch 2 has 1:[0 1]")
+	w.wantBeat("made-1", 2, 25)
 	w.pass(30 * time.Second) // The timers of the classic member are gone.
-	w.want(with(beat("s2", 1), instance("i1")), "epoch 1")
+	w.want(with(beat("s2", 2), instance("i1")), "epoch 2")
 }

@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"fmt"
+	"maps"
 
 	"github.com/everlog/everlog/cluster/coordinator"
 	"github.com/everlog/everlog/cluster/group/assign"
@@ -9,7 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// Describe answers ConsumerGroupDescribe (v0, v1). Partitions of topics that are gone are left out.
+// Describe answers ConsumerGroupDescribe (v0, v1). A member's assignment has what it was told to give up and may have still.
+// Partitions of topics that are gone are left out.
 func (g *Group) Describe(topics Topics) kmsg.ConsumerGroupDescribeResponseGroup {
 	d := kmsg.NewConsumerGroupDescribeResponseGroup()
 	d.Group, d.State, d.Epoch, d.AssignmentEpoch, d.AssignorName = g.id, g.State(), g.epoch, g.targetEpoch, g.assignor()
@@ -20,10 +22,8 @@ func (g *Group) Describe(topics Topics) kmsg.ConsumerGroupDescribeResponseGroup 
 		dm.MemberID, dm.InstanceID, dm.RackID, dm.MemberEpoch = m.id, m.instance, m.rack, m.epoch
 		dm.ClientID, dm.ClientHost = m.client.ID, m.client.Host
 		dm.SubscribedTopics = append([]string{}, m.topics...)
-		if m.regex != "" {
-			dm.SubscribedTopicRegex = &m.regex
-		}
-		dm.Assignment = describePartitions(m.assigned.partitionsByTopic(), topics)
+		dm.SubscribedTopicRegex = &m.regex // "" is none
+		dm.Assignment = describePartitions(m.holds().partitionsByTopic(), topics)
 		dm.TargetAssignment = describePartitions(g.target[id], topics)
 		if dm.MemberType = 1; m.usesClassic() {
 			dm.MemberType = 0
@@ -31,6 +31,23 @@ func (g *Group) Describe(topics Topics) kmsg.ConsumerGroupDescribeResponseGroup 
 		d.Members = append(d.Members, dm)
 	}
 	return d
+}
+
+// holds is what the member may have: what is assigned and what it is to give up.
+func (m *member) holds() owned {
+	if len(m.revoking) == 0 {
+		return m.assigned
+	}
+	all := make(owned, len(m.assigned))
+	for _, o := range []owned{m.assigned, m.revoking} {
+		for t, parts := range o {
+			if all[t] == nil {
+				all[t] = map[int32]int32{}
+			}
+			maps.Copy(all[t], parts)
+		}
+	}
+	return all
 }
 
 func describePartitions(p assign.Partitions, topics Topics) kmsg.Assignment {

@@ -44,10 +44,13 @@ type resolution struct {
 	at     int64 // ms
 }
 
+// firstEpoch is the group epoch of a group that has had no member.
+const firstEpoch = 1
+
 // New returns an empty group that is not in the log yet.
 func New(id string, o Options) *Group {
 	return &Group{
-		id: id, o: o.withDefaults(),
+		id: id, o: o.withDefaults(), epoch: firstEpoch,
 		members: map[string]*member{}, target: map[string]assign.Partitions{}, resolved: map[string]resolution{},
 		instances: map[string]string{}, owners: map[TopicID]map[int32]string{},
 		names: map[string]int{}, regexes: map[string]int{}, assignors: map[string]int{}, classicProtocols: map[string]int{},

@@ -239,7 +239,7 @@ func (g *Group) subscribe(c *changes, old, m *member, topics Topics, now time.Ti
 		g.dropRegex(c, was.regex)
 		g.resolveMissing(c, topics, now)
 	}
-	if changed || g.epoch == 0 {
+	if changed || g.epoch < firstEpoch { // that of a classic group may be
 		g.bump(c, topics)
 	}
 	return changed

@@ -25,8 +25,9 @@ func (g *Group) CheckCommit(memberID string, instanceID *string, epoch int32, ap
 }
 
 // CheckCommitPartition says whether a member that passed CheckCommit may commit for a partition: 0, or the code of a stale
-// epoch. With the member's own epoch it may for any. With an older one it may for partitions that it has had since
-// that epoch (KIP-1251): a commit that was under way while the epoch grew is good, one of an earlier owner is not.
+// epoch, which is then the answer for all partitions of the request: Kafka commits none of them. With the member's own
+// epoch it may for any. With an older one it may for partitions that it has had since that epoch (KIP-1251): a commit that was
+// under way while the epoch grew is good, one of an earlier owner is not.
 func (g *Group) CheckCommitPartition(memberID string, instanceID *string, epoch int32, txn bool, topic TopicID, partition int32) int16 {
 	m := g.members[memberID]
 	if m == nil || g.foreign(memberID, instanceID, epoch, txn) || epoch == m.epoch {
