@@ -74,7 +74,8 @@ func (m *Machine) endV1(t *transaction, req *kmsg.EndTxnRequest, nowMs int64, e 
 func (m *Machine) endV2(t *transaction, ev EndTxn, nowMs int64, e *coordinator.Effects) (who identity, code int16, need bool) {
 	is := identity{record.ProducerID(ev.Req.ProducerID), record.ProducerEpoch(ev.Req.ProducerEpoch)}
 	repeatedLast := is.id == t.previousID && is.epoch == lastEpoch && t.epoch == 0
-	repeated := is.epoch+1 == t.epoch || repeatedLast
+	// After a transaction of version 1, which bumps nothing, the epoch before is that of a producer fenced since.
+	repeated := t.version >= version2 && (is.epoch+1 == t.epoch || repeatedLast)
 	complete := t.state == completeCommit || t.state == completeAbort
 	switch {
 	case t.preparing():

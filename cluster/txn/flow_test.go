@@ -254,6 +254,23 @@ func TestFencedByAnother(t *testing.T) {
 	)
 }
 
+// TestFencedByOlder: a producer of version 2 is fenced by one of version 1, whose transactions do not bump the epoch. What
+// the fenced one sends is no repeated request, though its epoch is the one before.
+func TestFencedByOlder(t *testing.T) {
+	for _, end := range []string{"commit", "abort"} {
+		steps(t, started(t, ongoing, version2, 5),
+			"init", "CONCURRENT_TRANSACTIONS",
+			"written", "7/6 CompleteAbort",
+			"init", "7/7",
+			"produce 7/7", "ok",
+			end+"4 7/7", "ok",
+			end+" 7/6", "CONCURRENT_TRANSACTIONS",
+			"written", map[string]string{"commit": "7/7 CompleteCommit", "abort": "7/7 CompleteAbort"}[end],
+			end+" 7/6", "PRODUCER_FENCED",
+		)
+	}
+}
+
 // TestDeadlines: a transaction times out at its start and its timeout, an idle id expires after the expiration.
 func TestDeadlines(t *testing.T) {
 	h := newHarness(t, Options{Expiration: time.Hour})

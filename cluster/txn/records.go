@@ -123,7 +123,7 @@ func decode(id string, value []byte) (*transaction, error) {
 		updateMs:   v.LastUpdateTimestamp,
 		place:      noPlace,
 	}
-	if t.state == empty {
+	if t.state != ongoing && !t.preparing() {
 		return t, nil
 	}
 	for _, topic := range v.Topics {

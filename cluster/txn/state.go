@@ -43,7 +43,7 @@ type transaction struct {
 	timeoutMs  int32
 	startMs    int64            // of the last transaction, -1 if there was none since InitProducerId
 	updateMs   int64            // of the last change; never goes back, and each prepare has a later one than all before
-	partitions []TopicPartition // in order; those of the open transaction
+	partitions []TopicPartition // in order; none unless a transaction is open or being completed
 
 	deadlineMs int64
 	place      int // in the heap of deadlines
@@ -72,14 +72,14 @@ func (t *transaction) touch(nowMs int64) {
 func (t *transaction) initialize(id record.ProducerID, epoch, last record.ProducerEpoch, timeoutMs int32, nowMs int64) {
 	t.touch(nowMs)
 	t.producerID, t.epoch, t.lastEpoch = id, epoch, last
-	t.state, t.timeoutMs, t.startMs, t.partitions = empty, timeoutMs, -1, nil
+	t.state, t.timeoutMs, t.startMs = empty, timeoutMs, -1
 }
 
 // add makes partitions a part of the transaction, and begins it if none is open.
 func (t *transaction) add(partitions []TopicPartition, version int16, nowMs int64) {
 	t.touch(nowMs)
 	if t.state != ongoing {
-		t.state, t.startMs, t.partitions = ongoing, t.updateMs, nil
+		t.state, t.startMs = ongoing, t.updateMs
 	}
 	t.version = version
 	for _, p := range partitions {

@@ -8,12 +8,15 @@
 // Kafka's. Which version of transactions a producer speaks follows from what it sends: EndTxn v5 and above, and partitions
 // added by producing to them (Verify.Add), are version 2.
 //
-// It differs from Kafka where that costs a client nothing:
+// It differs from Kafka where that costs a client nothing, and in the last point because Kafka is wrong:
 //   - There is no pending state. A step sees what the steps before it did, committed or not, because answers wait for the log.
 //   - A transaction without partitions is prepared and completed in one step: there is no marker to wait for.
 //   - A transaction that is fenced or times out in epoch 32766 ends in epoch 32767, which no producer is ever given, and the
 //     new producer id is allocated when somebody asks for it; Kafka allocates one at once. So Tick needs no id.
 //   - InitProducerId repeated after a bump to epoch 32766 is answered with that epoch; Kafka fails with UNKNOWN_SERVER_ERROR.
+//   - EndTxn of version 2 in the epoch before the current one repeats a request only if the last transaction was of version 2.
+//     In Kafka a fenced producer that sends it after one of version 1 gets that producer's identity, or hears that its own
+//     transaction, which was aborted, is committed.
 package txn
 
 import (
