@@ -128,7 +128,7 @@ func (p *Partition) appendLocked(b record.Batch, nowMs int64) error {
 func (p *Partition) rollLocked() error {
 	base, created, _ := p.log.ActiveInfo()
 	p.producerMu.Lock()
-	aborted, snapshot := p.producers.Aborted(base, p.log.End()), p.producers.Snapshot()
+	aborted, snapshot := byMarker(p.producers.Aborted(base, p.log.End())), p.producers.Snapshot()
 	p.producerMu.Unlock()
 	p.log.SetTransactions(aborted)
 	if err := p.log.Roll(snapshot); err != nil {

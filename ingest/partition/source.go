@@ -1,7 +1,9 @@
 package partition
 
 import (
+	"cmp"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/everlog/everlog/tier/record"
@@ -46,9 +48,15 @@ func (p pinned) Close() error {
 	return nil
 }
 
-// Aborted are the aborted transactions that overlap [from, to).
+// Aborted are the aborted transactions that overlap [from, to), in the order of their markers.
 func (p *Partition) Aborted(from, to record.Offset) []record.AbortedTxn {
-	return p.abortedLocal(from, to)
+	return byMarker(p.abortedLocal(from, to))
+}
+
+// byMarker puts aborted transactions into the order that footers have them in. Readers get them by their first records.
+func byMarker(list []record.AbortedTxn) []record.AbortedTxn {
+	slices.SortFunc(list, func(a, b record.AbortedTxn) int { return cmp.Compare(a.Last, b.Last) })
+	return list
 }
 
 // rolledAt is when the first record of a segment was appended.
