@@ -194,6 +194,33 @@ func TestClassicTimeouts(t *testing.T) {
 	w.wantBeat("c3", generation, 25)
 }
 
+// Timeouts that come before any other are kept too.
+func TestShortClassicTimeouts(t *testing.T) {
+	w := newWorld(t, Options{AssignmentInterval: -1}, topics("a", 1))
+	w.want(join("m1", "a"), "epoch 2 has 1:[0]")
+	short := func(id string) *kmsg.JoinGroupRequest {
+		r := classicJoin(id, []string{"a"})
+		r.RebalanceTimeoutMillis = 2000
+		return r
+	}
+	w.sendJoin(short("c1"))
+	w.pass(2100 * time.Millisecond) // It never asked for its assignment.
+	w.wantBeat("c1", 3, 25)
+
+	generation := w.sendJoin(short("c2")).Generation
+	w.wantSync("c2", generation, "has")
+	w.pass(2100 * time.Millisecond)
+	w.want(join("m2", "a"), fmt.Sprintf("epoch %d has", generation+1))
+	w.wantBeat("c2", generation, 27)
+	w.pass(2100 * time.Millisecond) // It did not join again.
+	w.wantBeat("c2", generation, 25)
+
+	w.sendJoin(short("c3"))
+	resp := w.send(join("c3", "a")) // It speaks the consumer protocol now: it owes no SyncGroup.
+	w.pass(2100 * time.Millisecond)
+	w.want(beat("c3", resp.MemberEpoch), fmt.Sprintf("epoch %d", resp.MemberEpoch))
+}
+
 func classicGroup() ClassicGroup {
 	protocols := func(names ...string) []kmsg.JoinGroupRequestProtocol {
 		return []kmsg.JoinGroupRequestProtocol{{Name: "range", Metadata: subscriptionOf(names)}}

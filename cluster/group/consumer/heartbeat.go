@@ -256,7 +256,6 @@ func (g *Group) settle(c *changes, holds held, id string, topics Topics, now tim
 		after.timers.rebalance = time.Time{}
 		if after.state == unrevoked {
 			after.timers.rebalance = now.Add(time.Duration(after.rebalanceTimeout) * time.Millisecond)
-			after.timers.rebalanceEpoch = after.epoch
 			g.wake(after.timers.rebalance)
 		}
 	}

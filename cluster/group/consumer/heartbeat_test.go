@@ -192,6 +192,24 @@ func TestRevocationHasARebalanceTimeout(t *testing.T) {
 	w.want(beat("m2", 3), "epoch 4 has 1:[0 1]")
 }
 
+// A timeout that comes before any other is kept too.
+func TestShortRebalanceTimeout(t *testing.T) {
+	for _, reload := range []bool{false, true} {
+		w := newWorld(t, Options{AssignmentInterval: -1}, topics("a", 2))
+		w.want(with(join("m1", "a"), func(r *kmsg.ConsumerGroupHeartbeatRequest) { r.RebalanceTimeoutMillis = 3000 }), "epoch 2 has 1:[0 1]")
+		w.want(join("m2", "a"), "epoch 3 has")
+		w.want(beat("m1", 2), "epoch 2 has 1:[0]")
+		if reload { // It begins anew.
+			w.pass(time.Second)
+			w.reload()
+		}
+		w.pass(2900 * time.Millisecond)
+		w.want(beat("m1", 2), "epoch 2")
+		w.pass(200 * time.Millisecond)
+		w.want(beat("m1", 2), "error 25")
+	}
+}
+
 func TestAssignmentInterval(t *testing.T) {
 	w := newWorld(t, Options{}, topics("a", 4))
 	w.want(join("m1", "a"), "epoch 2 has 1:[0 1 2 3]") // The first is computed at once.

@@ -103,11 +103,9 @@ type classicProtocol struct {
 // timers of a member; zero is none.
 type timers struct {
 	session   time.Time // it must have been heard of
-	rebalance time.Time // it must have left rebalanceEpoch, giving up what it was told to
+	rebalance time.Time // it must have given up what it was told to
 	join      time.Time // classic: it must have joined again
 	sync      time.Time // classic: it must have asked for its assignment
-
-	rebalanceEpoch int32
 }
 
 func newMember(id string) *member { return &member{id: id, rebalanceTimeout: -1} }

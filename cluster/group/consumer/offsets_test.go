@@ -84,4 +84,7 @@ func TestNoCommitsAfterLeaving(t *testing.T) {
 	if code := w.g.CheckCommit("s1", ptr("i1"), 2, 9, false); code != 113 {
 		t.Errorf("got %d", code)
 	}
+	if a := w.g.members["s1"].assigned; !a.equal(owned{topicID(1): {0: 0}}) {
+		t.Errorf("its partition is of an epoch still: %v", a)
+	}
 }

@@ -56,7 +56,7 @@ func (g *Group) maybeRetarget(c *changes, topics Topics, now time.Time) {
 	if g.epoch <= g.targetEpoch || len(g.members) == 0 {
 		return
 	}
-	if at := time.UnixMilli(g.targetTime).Add(g.o.AssignmentInterval); g.targetTime != 0 && g.o.AssignmentInterval > 0 && now.Before(at) {
+	if at := time.UnixMilli(g.targetTime).Add(g.o.AssignmentInterval); g.o.AssignmentInterval > 0 && now.Before(at) {
 		g.retarget = at
 		if limit := now.Add(g.o.AssignmentInterval); at.After(limit) { // the clock was set back
 			g.retarget = limit

@@ -15,7 +15,7 @@ func (g *Group) Tick(topics Topics, now time.Time) []coordinator.Record {
 	c := &changes{g: g}
 	var late []*member
 	for _, id := range g.memberIDs() {
-		if m := g.members[id]; m.timers.over(m, now) {
+		if m := g.members[id]; m.timers.over(now) {
 			late = append(late, m)
 		}
 	}
@@ -33,9 +33,8 @@ func (g *Group) Tick(topics Topics, now time.Time) []coordinator.Record {
 }
 
 // over says whether the member has to go.
-func (t timers) over(m *member, now time.Time) bool {
-	return isDue(t.session, now) || isDue(t.join, now) || isDue(t.sync, now) ||
-		isDue(t.rebalance, now) && m.epoch == t.rebalanceEpoch
+func (t timers) over(now time.Time) bool {
+	return isDue(t.session, now) || isDue(t.rebalance, now) || isDue(t.join, now) || isDue(t.sync, now)
 }
 
 func isDue(t, now time.Time) bool { return !t.IsZero() && !t.After(now) }
@@ -47,11 +46,9 @@ func (g *Group) setDue() {
 	g.wake(g.reregex)
 	for _, m := range g.members {
 		g.wake(m.timers.session)
+		g.wake(m.timers.rebalance)
 		g.wake(m.timers.join)
 		g.wake(m.timers.sync)
-		if m.epoch == m.timers.rebalanceEpoch {
-			g.wake(m.timers.rebalance)
-		}
 	}
 }
 
@@ -61,7 +58,6 @@ func (g *Group) Loaded(topics Topics, now time.Time) []coordinator.Record {
 		g.expect(m, g.sessionOf(m), now)
 		if m.state == unrevoked && !m.usesClassic() {
 			m.timers.rebalance = now.Add(time.Duration(m.rebalanceTimeout) * time.Millisecond)
-			m.timers.rebalanceEpoch = m.epoch
 		}
 	}
 	c := &changes{g: g}
