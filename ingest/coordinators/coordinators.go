@@ -135,7 +135,7 @@ func (c *Coordinators) follow(ctx context.Context, img *metadata.Image) {
 func (c *Coordinators) start(ctx context.Context, at place, t *metadata.Topic) *running {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &running{topic: t.ID, epoch: t.Partitions[at.partition].LeaderEpoch, cancel: cancel, done: make(chan struct{})}
-	writers := &tasks{}
+	markers := &writers{parent: ctx}
 	l := &partitionLog{broker: c.broker, topic: t, index: at.partition}
 	parts := coordinator.Parts{Log: l, Load: l.load, Now: time.Now, Logger: c.log.With("topic", at.topic, "partition", at.partition)}
 	if at.topic == OffsetsTopic {
@@ -145,13 +145,19 @@ func (c *Coordinators) start(ctx context.Context, at place, t *metadata.Topic) *
 		parts.Loaded = func() { r.Start(group.TopicsChanged{Topics: topicsOf(c.broker.Image())}) }
 	} else {
 		parts.Machine = func() coordinator.Machine { return txn.New(txnOptions(c.broker.Config(), l.leaderEpoch())) }
-		parts.Request = func(request any) { writers.run(func() { c.writeMarkers(ctx, r, request.(txn.WriteMarkers)) }) }
+		parts.Load = func(ctx context.Context, fn func(record.Batch) error) error {
+			markers.renew()
+			return l.load(ctx, fn)
+		}
+		parts.Request = func(request any) {
+			markers.run(func(ctx context.Context) { c.writeMarkers(ctx, r, request.(txn.WriteMarkers)) })
+		}
 	}
 	r.Shard = coordinator.New(parts)
 	go func() {
 		defer close(r.done)
 		r.Run(ctx)
-		writers.wait()
+		markers.end()
 	}()
 	return r
 }

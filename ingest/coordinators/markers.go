@@ -117,24 +117,41 @@ func (c *Coordinators) needless(tp txn.TopicPartition, m Marker, err error) bool
 	return false
 }
 
-// tasks are goroutines that may be added from anywhere until they are waited for.
-type tasks struct {
+// writers are the goroutines that write markers for one shard. Those of one load of its log end before the next load
+// begins: a marker that an earlier load asked for could end the producer's next transaction.
+type writers struct {
+	parent context.Context // of the shard
+
 	mu     sync.Mutex
-	closed bool
+	ctx    context.Context // of the load
+	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
 
-func (t *tasks) run(fn func()) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.closed {
-		t.wg.Go(fn)
+// renew ends the writers of the load before and lets new ones begin.
+func (w *writers) renew() {
+	w.end()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ctx, w.cancel = context.WithCancel(w.parent)
+}
+
+// run begins one, unless the load has ended.
+func (w *writers) run(write func(context.Context)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if ctx := w.ctx; ctx != nil {
+		w.wg.Go(func() { write(ctx) })
 	}
 }
 
-func (t *tasks) wait() {
-	t.mu.Lock()
-	t.closed = true
-	t.mu.Unlock()
-	t.wg.Wait()
+// end ends all writers and waits for them.
+func (w *writers) end() {
+	w.mu.Lock()
+	if w.cancel != nil {
+		w.cancel()
+	}
+	w.ctx = nil
+	w.mu.Unlock()
+	w.wg.Wait()
 }
