@@ -157,6 +157,40 @@ func (b *bench) endTxn(id int64, commit bool) {
 	b.do(EndTxn{ProducerID: record.ProducerID(id), Commit: commit})
 }
 
+// compact is what the cleaner makes of a log whose first entries it has been at: of each key the last record is there,
+// tombstones of groups may be gone. Keys of transactions are left alone: without a tombstone, what was pending before it
+// is until the transaction ends, as in Kafka.
+func compact(log []coordinator.Entry, clean int, drop func() bool) []coordinator.Entry {
+	var kept []coordinator.Entry
+	seen, transactional := map[string]bool{}, map[string]bool{}
+	for _, e := range log[:clean] {
+		transactional[string(e.Key)] = transactional[string(e.Key)] || e.Transactional
+	}
+	for i := clean - 1; i >= 0; i-- {
+		e := log[i]
+		if !e.Marker && !transactional[string(e.Key)] {
+			if seen[string(e.Key)] {
+				continue
+			}
+			seen[string(e.Key)] = true
+			if e.Value == nil && e.Key[1] != offsetKey && drop() {
+				continue
+			}
+		}
+		kept = append(kept, e)
+	}
+	slices.Reverse(kept)
+	return append(kept, log[clean:]...)
+}
+
+// cleaned is a machine restored from the log after the cleaner has been at all of it.
+func (b *bench) cleaned() *bench {
+	b.t.Helper()
+	c := *b
+	c.log = compact(b.log, len(b.log), func() bool { return true })
+	return c.replayed()
+}
+
 // replayed is a machine restored from the log.
 func (b *bench) replayed() *bench {
 	b.t.Helper()

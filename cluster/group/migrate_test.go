@@ -64,13 +64,13 @@ func (b *bench) classicConsumer(group string) (string, int32) {
 func TestMigration(t *testing.T) {
 	check(t, []rule{
 		{"a consumer heartbeat makes a consumer group", Options{}, func(b *bench) {
-			if got := b.beat("g", "m", 0); got.ErrorCode != 0 || got.MemberEpoch != 1 || len(got.Assignment.Topics[0].Partitions) != 8 {
+			if got := b.beat("g", "m", 0); got.ErrorCode != 0 || got.MemberEpoch < 1 || len(got.Assignment.Topics[0].Partitions) != 8 {
 				b.t.Fatal(got)
 			}
 			for _, x := range []*bench{b, b.replayed()} {
 				x.isType("g", "consumer Stable")
 				d := x.do(DescribeConsumer{"g"}).(kmsg.ConsumerGroupDescribeResponseGroup)
-				if d.ErrorCode != 0 || len(d.Members) != 1 || d.Epoch != 1 {
+				if d.ErrorCode != 0 || len(d.Members) != 1 || d.Epoch != d.Members[0].MemberEpoch {
 					b.t.Fatal(d)
 				}
 				x.inState("g", "Dead") // as a classic group
@@ -92,8 +92,7 @@ func TestMigration(t *testing.T) {
 			b.isType("g", "classic Empty")
 		}},
 		{"a silent member goes, and the group can be deleted", Options{}, func(b *bench) {
-			b.beat("g", "m", 0)
-			b.commit(9, "g", "m", 1, "a", 3)
+			b.commit(9, "g", "m", b.beat("g", "m", 0).MemberEpoch, "a", 3)
 			b.pass(45 * time.Second)
 			for _, x := range []*bench{b.replayed(), b} {
 				x.isType("g", "consumer Empty")
@@ -167,7 +166,6 @@ func TestMigration(t *testing.T) {
 		{"and becomes classic again when the last of the new protocol leaves", Options{}, func(b *bench) {
 			id, generation := b.classicConsumer("g")
 			b.beat("g", "m", 0)
-			b.commit(9, "g", "m", 0, "a", 3)
 			b.pass(2 * time.Second)
 			b.code(kerr.RebalanceInProgress, b.heartbeat("g", id, generation))
 			j := b.joined(b.join(9, "g", withMember(id)))
@@ -184,6 +182,26 @@ func TestMigration(t *testing.T) {
 					b.t.Fatal(got)
 				}
 			}
+		}},
+		{"a group that was upgraded is gone when it is deleted", Options{}, func(b *bench) {
+			id, _ := b.classicConsumer("g")
+			b.beat("g", "m", 0)
+			b.leave("g", kmsg.LeaveGroupRequestMember{MemberID: id})
+			b.beat("g", "m", -1)
+			b.isType("g", "consumer Empty")
+			b.code(nil, b.do(Delete{"g"}).(int16))
+			b.replayed().isType("g", "")
+			b.cleaned().isType("g", "")
+		}},
+		{"and so is one that was downgraded", Options{}, func(b *bench) {
+			id, _ := b.classicConsumer("g")
+			b.beat("g", "m", 0)
+			b.beat("g", "m", -1)
+			b.leave("g", kmsg.LeaveGroupRequestMember{MemberID: id})
+			b.isType("g", "classic Empty")
+			b.code(nil, b.do(Delete{"g"}).(int16))
+			b.replayed().isType("g", "")
+			b.cleaned().isType("g", "")
 		}},
 		{"also when its session ends", Options{}, func(b *bench) {
 			id, generation := b.classicConsumer("g")
@@ -224,24 +242,25 @@ func TestMigration(t *testing.T) {
 			b.code(kerr.UnknownMemberID, b.synced(b.sync("g", "x", 1)).ErrorCode)
 		}},
 		{"commits are checked by member epoch", Options{}, func(b *bench) {
-			b.beat("g", "m", 0)
-			b.code(nil, b.commit(9, "g", "m", 1, "a", 3))
-			b.code(kerr.UnsupportedVersion, b.commit(8, "g", "m", 1, "a", 4))
-			b.code(kerr.StaleMemberEpoch, b.commit(9, "g", "m", 2, "a", 4))
-			b.code(kerr.UnknownMemberID, b.commit(9, "g", "x", 1, "a", 4))
+			epoch := b.beat("g", "m", 0).MemberEpoch
+			b.code(nil, b.commit(9, "g", "m", epoch, "a", 3))
+			b.code(kerr.UnsupportedVersion, b.commit(8, "g", "m", epoch, "a", 4))
+			b.code(kerr.StaleMemberEpoch, b.commit(9, "g", "m", epoch+1, "a", 4))
+			b.code(kerr.UnknownMemberID, b.commit(9, "g", "x", epoch, "a", 4))
 			b.hasOffset("g", "a", 3)
 			b.beat("g", "n", 0)
 			b.pass(2 * time.Second)
-			got := b.beat("g", "m", 1, 0, 1, 2, 3, 4, 5, 6, 7) // told to give up some
-			got = b.beat("g", "m", 1, got.Assignment.Topics[0].Partitions...)
-			if got.MemberEpoch == 1 {
+			got := b.beat("g", "m", epoch, 0, 1, 2, 3, 4, 5, 6, 7) // told to give up some
+			kept := got.Assignment.Topics[0].Partitions
+			got = b.beat("g", "m", epoch, kept...)
+			if got.MemberEpoch == epoch || len(kept) != 4 {
 				b.t.Fatal(got)
 			}
-			for partition, want := range map[int32]*kerr.Error{got.Assignment.Topics[0].Partitions[0]: nil, 99: kerr.StaleMemberEpoch} {
-				resp := b.do(b.request(9, &kmsg.OffsetCommitRequest{Group: "g", MemberID: "m", Generation: 1, Topics: []kmsg.OffsetCommitRequestTopic{
+			for partition, want := range map[int32]*kerr.Error{kept[0]: nil, 99: kerr.StaleMemberEpoch} {
+				resp := b.do(b.request(9, &kmsg.OffsetCommitRequest{Group: "g", MemberID: "m", Generation: epoch, Topics: []kmsg.OffsetCommitRequestTopic{
 					{Topic: "a", Partitions: []kmsg.OffsetCommitRequestTopicPartition{{Partition: partition}}}}})).(*kmsg.OffsetCommitResponse)
 				b.code(want, resp.Topics[0].Partitions[0].ErrorCode)
-				txn := b.do(b.request(5, &kmsg.TxnOffsetCommitRequest{Group: "g", MemberID: "m", Generation: 1, ProducerID: 5, Topics: []kmsg.TxnOffsetCommitRequestTopic{
+				txn := b.do(b.request(5, &kmsg.TxnOffsetCommitRequest{Group: "g", MemberID: "m", Generation: epoch, ProducerID: 5, Topics: []kmsg.TxnOffsetCommitRequestTopic{
 					{Topic: "a", Partitions: []kmsg.TxnOffsetCommitRequestTopicPartition{{Partition: partition}}}}})).(*kmsg.TxnOffsetCommitResponse)
 				if want != nil {
 					want = kerr.IllegalGeneration
@@ -250,20 +269,20 @@ func TestMigration(t *testing.T) {
 			}
 		}},
 		{"fetches are checked by member epoch", Options{}, func(b *bench) {
-			b.beat("g", "m", 0)
+			epoch := b.beat("g", "m", 0).MemberEpoch
 			for _, c := range []struct {
 				member *string
 				epoch  int32
 				err    *kerr.Error
-			}{{nil, -1, nil}, {ptr("m"), 1, nil}, {ptr("m"), 0, kerr.StaleMemberEpoch}, {ptr("x"), 1, kerr.UnknownMemberID}} {
+			}{{nil, -1, nil}, {ptr("m"), epoch, nil}, {ptr("m"), epoch - 1, kerr.StaleMemberEpoch}, {ptr("x"), epoch, kerr.UnknownMemberID}} {
 				got := b.do(FetchOffsets{Version: 9, Group: kmsg.OffsetFetchRequestGroup{Group: "g", MemberID: c.member, MemberEpoch: c.epoch}})
 				b.code(c.err, got.(kmsg.OffsetFetchResponseGroup).ErrorCode)
 			}
 		}},
 		{"offsets of what members subscribe to are kept", Options{OffsetsRetention: time.Second, RetentionCheckInterval: 10 * time.Second}, func(b *bench) {
-			b.beat("g", "m", 0)
-			b.commit(9, "g", "m", 1, "a", 3)
-			b.commit(9, "g", "m", 1, "b", 4)
+			epoch := b.beat("g", "m", 0).MemberEpoch
+			b.commit(9, "g", "m", epoch, "a", 3)
+			b.commit(9, "g", "m", epoch, "b", 4)
 			del := b.do(b.request(0, &kmsg.OffsetDeleteRequest{Group: "g", Topics: []kmsg.OffsetDeleteRequestTopic{{Topic: "a", Partitions: []kmsg.OffsetDeleteRequestTopicPartition{{}}}}})).(*kmsg.OffsetDeleteResponse)
 			b.code(kerr.GroupSubscribedToTopic, del.Topics[0].Partitions[0].ErrorCode)
 			b.pass(11 * time.Second)
@@ -271,11 +290,11 @@ func TestMigration(t *testing.T) {
 			b.hasOffset("g", "b", -1)
 		}},
 		{"a topic that grows is assigned anew", Options{}, func(b *bench) {
-			b.beat("g", "m", 0)
+			epoch := b.beat("g", "m", 0).MemberEpoch
 			b.pass(5 * time.Second)
 			b.do(TopicsChanged{topicMap{"a": {idA, 10}}})
-			got := b.beat("g", "m", 1, 0, 1, 2, 3, 4, 5, 6, 7)
-			if got.MemberEpoch != 2 || len(got.Assignment.Topics[0].Partitions) != 10 {
+			got := b.beat("g", "m", epoch, 0, 1, 2, 3, 4, 5, 6, 7)
+			if got.MemberEpoch != epoch+1 || len(got.Assignment.Topics[0].Partitions) != 10 {
 				b.t.Fatal(got)
 			}
 		}},

@@ -31,9 +31,10 @@ func (g *group) isUnused() bool {
 	return g.classic.state == empty && len(g.classic.pending) == 0
 }
 
-// expired are the partitions whose offsets have outlived the retention: counted from the commit, or, in a group that had
-// members, from when the last one went. While there are members, only what they do not subscribe to expires, and only if
-// that can be told; and nothing that a transaction under way may commit.
+// expired are the partitions whose offsets have outlived the retention: counted from the commit, and, in a group that had
+// members, not before the last one went. (Kafka counts from that alone, and so may remove at once what a tool has just
+// committed.) While there are members, only what they do not subscribe to expires, and only if that can be told; and
+// nothing that a transaction under way may commit.
 func (m *Machine) expired(g *group) []partition {
 	since, may := g.unusedSince()
 	if !may {
@@ -48,11 +49,7 @@ func (m *Machine) expired(g *group) []partition {
 		}
 		for i := range t.partitions {
 			c := &t.partitions[i]
-			from := c.at
-			if since != unknownTime {
-				from = since
-			}
-			over := now-from >= retention
+			over := now-max(c.at, since) >= retention
 			if c.expires != never {
 				over = now >= c.expires
 			}
