@@ -235,7 +235,7 @@ var quotaRules = []rule{
 		tp, id := b.topic(t, 1), freshName()
 		fill(t, b.dial(t), tp, 0, kilobyte("a"), kilobyte("b"), kilobyte("c"), kilobyte("d"), kilobyte("e"), kilobyte("f"))
 		b.setQuota(t, id, limit("consumer_byte_rate", 200)) // 2000 bytes at once
-		session := fetchRequest(wanted{topic: tp, max: 1}) // a batch at a time
+		session := fetchRequest(wanted{topic: tp, max: 1})  // a batch at a time
 		session.SessionEpoch = 0
 		first := Ask[*kmsg.FetchResponse](DialAs(t, b.addr, id), 11, session)
 		wantCode(t, "a session", first.ErrorCode, nil)
