@@ -1,4 +1,4 @@
-// Package client holds the commands that speak the Kafka protocol and so work against any Kafka cluster: topic, group,
+// Package client holds the commands that speak the Kafka protocol and so work against any Kafka cluster: topic, group, txn,
 // produce, consume, bench. It knows nothing of the bucket and starts no broker. package main adds its commands to the tree.
 package client
 
@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/everlog/everlog/cmd/everlog/internal/connect"
 	"github.com/everlog/everlog/cmd/everlog/internal/report"
@@ -19,7 +21,7 @@ import (
 
 // Commands are the client half of the command tree.
 func Commands(shell *report.Shell) []*cobra.Command {
-	return []*cobra.Command{topicCommand(shell), groupCommand(shell), produceCommand(shell), consumeCommand(shell), benchCommand(shell)}
+	return []*cobra.Command{topicCommand(shell), groupCommand(shell), txnCommand(shell), produceCommand(shell), consumeCommand(shell), benchCommand(shell)}
 }
 
 // kafka is what every command here has: where to print, and where the cluster is.
@@ -31,20 +33,21 @@ type kafka struct {
 // session is an open administration client with a time limit.
 type session struct {
 	kafka
-	admin *kadm.Client
-	ctx   context.Context // ends with this command; a field because every step of the command needs it
+	client *kgo.Client
+	admin  *kadm.Client
+	ctx    context.Context // ends with this command; a field because every step of the command needs it
 }
 
 // with connects, runs fn within --timeout, and disconnects.
 func (k kafka) with(ctx context.Context, fn func(s *session) error) error {
-	admin, err := k.flags.Admin(ctx)
+	client, err := k.flags.Client(ctx)
 	if err != nil {
 		return err
 	}
-	defer admin.Close()
+	defer client.Close()
 	limited, cancel := context.WithTimeout(ctx, k.flags.Timeout)
 	defer cancel()
-	return fn(&session{kafka: k, admin: admin, ctx: limited})
+	return fn(&session{kafka: k, client: client, admin: k.flags.AdminOf(client), ctx: limited})
 }
 
 // topics loads the named topics, or all of them, and fails for one that does not exist.
@@ -208,7 +211,7 @@ func (k kafka) complete(cmd *cobra.Command, args []string, prefix string, list f
 
 // completeGroups completes the first argument of a command on groups.
 func (k kafka) completeGroups(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	if len(args) == 1 && cmd.Name() == "seek" {
+	if len(args) > 0 && cmd.Name() == "seek" {
 		return k.completeTopics(cmd, args, prefix)
 	}
 	return k.complete(cmd, args, prefix, func(ctx context.Context, admin *kadm.Client) ([]string, error) {
@@ -223,4 +226,13 @@ func (k kafka) completeTopic(cmd *cobra.Command, args []string, prefix string) (
 		return nil, cobra.ShellCompDirectiveDefault
 	}
 	return k.completeTopics(cmd, args, prefix)
+}
+
+// explainCode is Explain of an error code in a response; nil for 0.
+func (s *session) explainCode(code int16, thing string, message *string) error {
+	text := ""
+	if message != nil {
+		text = *message
+	}
+	return s.flags.Explain(kerr.ErrorForCode(code), thing, text)
 }

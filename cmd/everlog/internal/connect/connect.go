@@ -157,9 +157,14 @@ func (f *Flags) Admin(ctx context.Context) (*kadm.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return f.AdminOf(client), nil
+}
+
+// AdminOf is the administration half of a client.
+func (f *Flags) AdminOf(client *kgo.Client) *kadm.Client {
 	admin := kadm.NewClient(client)
 	admin.SetTimeoutMillis(int32(f.Timeout.Milliseconds()))
-	return admin, nil
+	return admin
 }
 
 func (f *Flags) options() ([]kgo.Opt, error) {
