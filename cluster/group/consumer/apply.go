@@ -30,13 +30,13 @@ func (c *changes) group(epoch int32, hash int64) {
 // metadata writes the member's metadata; its assignment stays what it is.
 func (c *changes) metadata(m *member) {
 	c.put(typeMember, m.id, m.encodeMetadata())
-	c.g.applyMember(m)
+	c.g.applyMetadata(m)
 }
 
 // assignment writes what the member has; its metadata stays what it is.
 func (c *changes) assignment(m *member) {
 	c.put(typeCurrent, m.id, m.encodeAssignment())
-	c.g.applyMember(m)
+	c.g.applyAssignment(m)
 }
 
 func (c *changes) target(id string, p assign.Partitions) {
@@ -107,7 +107,7 @@ func (g *Group) replayValue(k recordKey, r *reader) {
 	case typeMember:
 		m := g.copyOf(k.of)
 		if m.decodeMetadata(r); r.err == nil {
-			g.applyMember(m)
+			g.applyMetadata(m)
 		}
 	case typeTargetMetadata:
 		var v targetMetadataValue
@@ -121,7 +121,7 @@ func (g *Group) replayValue(k recordKey, r *reader) {
 	case typeCurrent:
 		m := g.copyOf(k.of)
 		if m.decodeAssignment(r); r.err == nil {
-			g.applyMember(m)
+			g.applyAssignment(m)
 		}
 	case typeRegex:
 		var v regexValue
@@ -147,7 +147,7 @@ func (g *Group) replayTombstone(k recordKey) {
 		if g.members[k.of] != nil {
 			m := g.copyOf(k.of)
 			m.epoch, m.previousEpoch, m.state, m.assigned, m.revoking = epochLeave, epochLeave, stable, nil, nil
-			g.applyMember(m)
+			g.applyAssignment(m)
 		}
 	case typeRegex:
 		delete(g.resolved, k.of)
@@ -179,8 +179,8 @@ func (g *Group) applyRegex(regex string, v regexValue) {
 	g.resolved[regex] = resolution{topics, v.timestamp}
 }
 
-// applyMember makes m the member of its id.
-func (g *Group) applyMember(m *member) {
+// applyMetadata makes m the member of its id, which differs in its metadata alone.
+func (g *Group) applyMetadata(m *member) {
 	old := g.members[m.id]
 	g.members[m.id] = m
 	g.count(old, -1)
@@ -191,6 +191,12 @@ func (g *Group) applyMember(m *member) {
 	if m.instance != nil {
 		g.instances[*m.instance] = m.id
 	}
+}
+
+// applyAssignment makes m the member of its id, which differs in its assignment alone.
+func (g *Group) applyAssignment(m *member) {
+	old := g.members[m.id]
+	g.members[m.id] = m
 	g.release(old)
 	g.claim(m)
 }

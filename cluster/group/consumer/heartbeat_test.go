@@ -227,6 +227,12 @@ func TestAssignmentInterval(t *testing.T) {
 	w.want(beat("m1", 2), "epoch 2 has 1:[0 1]")
 	w.reload()
 	w.want(join("m4", "a"), "epoch 4 has") // The log has when it was.
+
+	w.now = w.now.Add(-time.Hour)
+	w.want(beat("m1", 2), "epoch 2")
+	if w.g.targetEpoch != w.g.epoch {
+		t.Error("a clock that was set back keeps the target from being computed")
+	}
 }
 
 func TestAssignorOfTheMost(t *testing.T) {

@@ -56,11 +56,9 @@ func (g *Group) maybeRetarget(c *changes, topics Topics, now time.Time) {
 	if g.epoch <= g.targetEpoch || len(g.members) == 0 {
 		return
 	}
-	if at := time.UnixMilli(g.targetTime).Add(g.o.AssignmentInterval); g.o.AssignmentInterval > 0 && now.Before(at) {
-		g.retarget = at
-		if limit := now.Add(g.o.AssignmentInterval); at.After(limit) { // the clock was set back
-			g.retarget = limit
-		}
+	last := time.UnixMilli(g.targetTime)
+	if !last.After(now) && now.Sub(last) < g.o.AssignmentInterval { // a clock that was set back stops nothing
+		g.retarget = last.Add(g.o.AssignmentInterval)
 		g.wake(g.retarget)
 		return
 	}
