@@ -169,26 +169,43 @@ func (p *plan) uniformMixed() {
 
 // fill gives the free partitions of a topic to the subscribers that have the least.
 func (p *plan) fill(t int, subscribers []int) {
-	var h minHeap
+	var free []int
 	for i := p.first[t]; i < p.first[t+1]; i++ {
-		if p.owner[i] != nobody {
-			continue
+		if p.owner[i] == nobody {
+			free = append(free, i)
 		}
-		if h.members == nil {
-			h = newMinHeap(subscribers, p.counts)
+	}
+	if len(free) <= fewFree {
+		for _, i := range free {
+			p.give(i, p.poorest(subscribers))
 		}
+		return
+	}
+	h := newMinHeap(subscribers, p.counts)
+	for _, i := range free {
 		p.give(i, h.members[0])
 		h.down(0)
 	}
 }
 
+// fewFree partitions are given away quicker by looking at all subscribers for each than with a heap.
+const fewFree = 4
+
+// poorest is the member with the least partitions; the first of several.
+func (p *plan) poorest(members []int) int {
+	best := members[0]
+	for _, m := range members {
+		if p.counts[m] < p.counts[best] {
+			best = m
+		}
+	}
+	return best
+}
+
 // level moves partitions of a topic from owners with many to subscribers with at least two less. It says whether it
 // moved any.
 func (p *plan) level(t int, subscribers []int) bool {
-	least := p.counts[subscribers[0]]
-	for _, m := range subscribers {
-		least = min(least, p.counts[m])
-	}
+	least := p.counts[p.poorest(subscribers)]
 	over := false
 	for i := p.first[t]; i < p.first[t+1] && !over; i++ {
 		over = p.counts[p.owner[i]] >= least+2
@@ -196,15 +213,13 @@ func (p *plan) level(t int, subscribers []int) bool {
 	if !over {
 		return false
 	}
-	h := newMinHeap(subscribers, p.counts)
 	for {
-		from := p.heaviest(t)
-		if p.counts[p.owner[from]] < p.counts[h.members[0]]+2 {
+		from, to := p.heaviest(t), p.poorest(subscribers)
+		if p.counts[p.owner[from]] < p.counts[to]+2 {
 			return true
 		}
 		p.take(from)
-		p.give(from, h.members[0])
-		h = newMinHeap(subscribers, p.counts)
+		p.give(from, to)
 	}
 }
 
