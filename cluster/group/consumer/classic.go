@@ -65,6 +65,8 @@ func (g *Group) admitClassic(id string, req *kmsg.JoinGroupRequest) (old *member
 	switch {
 	case g.o.Migration == MigrationDisabled:
 		return nil, sub, refuse(kerr.InconsistentGroupProtocol, "Cannot join the consumer group %s with the classic protocol because the group migration is disabled.", g.id)
+	case len(id) > maxKeyString:
+		return nil, sub, refuse(kerr.UnknownMemberID, "No member has an id of %d bytes.", len(id))
 	case len(g.members) >= g.maxSize() && old == nil:
 		return nil, sub, refuse(kerr.GroupMaxSizeReached, "The consumer group has reached its maximum capacity of %d members.", g.o.MaxSize)
 	case !g.supports(req.ProtocolType, req.Protocols) || sub.ReadFrom(req.Protocols[0].Metadata) != nil:

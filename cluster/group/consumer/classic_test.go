@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -143,6 +144,7 @@ func TestRefusedJoins(t *testing.T) {
 		{"no subscription", func(r req) { r.Protocols[0].Metadata = []byte{1} }, 23},
 		{"an unknown instance", func(r req) { r.InstanceID = ptr("i9") }, 25},
 		{"another's instance", func(r req) { r.InstanceID = ptr("i1") }, 82},
+		{"an id that no record can have", func(r req) { r.MemberID = strings.Repeat("x", 1<<15); r.InstanceID = nil }, 25},
 		{"full", func(r req) { r.MemberID = "too many" }, 81},
 		{"no migration", nil, 23},
 	} {

@@ -27,6 +27,7 @@
 package consumer
 
 import (
+	"slices"
 	"time"
 
 	"github.com/everlog/everlog/cluster/group/assign"
@@ -60,7 +61,8 @@ type Options struct {
 	RegexRefreshInterval time.Duration
 	// MaxSize is how many members the group may have (group.consumer.max.size, no limit).
 	MaxSize int
-	// Assignors that members may ask for; the first is the default (group.consumer.assignors, uniform and range).
+	// Assignors that members may ask for; the first is the default (group.consumer.assignors, uniform and range). Unknown
+	// ones are left out.
 	Assignors []string
 	// Migration says which way groups may change their protocol (group.consumer.migration.policy, bidirectional).
 	Migration MigrationPolicy
@@ -108,6 +110,7 @@ func (o Options) withDefaults() Options {
 	set(&o.HeartbeatInterval, defaultHeartbeatInterval)
 	set(&o.AssignmentInterval, defaultAssignmentInterval)
 	set(&o.RegexRefreshInterval, defaultRegexRefreshInterval)
+	o.Assignors = slices.DeleteFunc(slices.Clone(o.Assignors), func(name string) bool { return assign.ByName(name) == nil })
 	if len(o.Assignors) == 0 {
 		o.Assignors = []string{assign.UniformName, assign.RangeName}
 	}

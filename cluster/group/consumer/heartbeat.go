@@ -101,6 +101,8 @@ func (g *Group) checkRequest(req *kmsg.ConsumerGroupHeartbeatRequest) *fault {
 		return invalid("MemberId can't be empty.")
 	case req.Group == "":
 		return invalid("GroupId can't be empty.")
+	case max(len(req.Group), len(req.MemberID), len(deref(req.SubscribedTopicRegex))) > maxKeyString:
+		return invalid("GroupId, MemberId and SubscribedTopicRegex can't be longer than 32767 bytes.")
 	case req.InstanceID != nil && *req.InstanceID == "":
 		return invalid("InstanceId can't be empty.")
 	case req.RackID != nil && *req.RackID == "":

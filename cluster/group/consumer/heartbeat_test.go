@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -73,6 +74,8 @@ func TestRefusedRequests(t *testing.T) {
 	}{
 		{"v1: the client makes the id", join("", "a"), invalid},
 		{"a heartbeat without id", with(beat("", 3), version(0)), invalid},
+		{"an id that no record can have", join(strings.Repeat("x", 1<<15), "a"), invalid},
+		{"a regular expression that no record can have", with(join("x", "a"), regex(strings.Repeat("x", 1<<15))), invalid},
 		{"no group", with(join("x", "a"), func(r req) { r.Group = "" }), invalid},
 		{"an empty instance", with(join("x", "a"), instance("")), invalid},
 		{"an empty rack", with(join("x", "a"), func(r req) { r.RackID = ptr("") }), invalid},

@@ -22,6 +22,9 @@ func (w *writer) arrayLen(n int) {
 	w.uvarint(n + 1)
 }
 
+// maxKeyString is the most bytes that a string in a key can have.
+const maxKeyString = 1<<15 - 1
+
 // keyString is a string as keys have it: not compact.
 func (w *writer) keyString(s string) {
 	w.int16(int16(len(s)))
