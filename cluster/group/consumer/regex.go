@@ -36,15 +36,15 @@ func (g *Group) dropRegex(c *changes, regex string) {
 
 // resolveMissing resolves regular expressions that are not resolved yet. It says whether there were any.
 func (g *Group) resolveMissing(c *changes, topics Topics, now time.Time) bool {
-	any := false
+	found := false
 	for _, regex := range sortedKeys(g.regexes) {
 		if _, ok := g.resolved[regex]; !ok {
 			c.regex(regex, resolve(regex, topics, now))
-			any = true
+			found = true
 		}
 	}
 	g.scheduleRegexes()
-	return any
+	return found
 }
 
 // resolveAll resolves all regular expressions again. It says whether any has other topics now.

@@ -18,18 +18,18 @@ func (g *Group) bump(c *changes, topics Topics) {
 // The log has that of the group epoch. Kafka's is another function; a group that comes from it is bumped once.
 func (g *Group) topicsHash(topics Topics) int64 {
 	h := fnv.New64a()
-	any := false
+	found := false
 	for _, name := range g.subscription() {
 		id, partitions, ok := topics.ByName(name)
 		if !ok {
 			continue
 		}
-		any = true
+		found = true
 		b := append([]byte(name), 0)
 		b = append(b, id[:]...)
 		h.Write(binary.BigEndian.AppendUint32(b, uint32(partitions)))
 	}
-	if !any {
+	if !found {
 		return 0
 	}
 	return int64(h.Sum64())
