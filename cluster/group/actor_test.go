@@ -140,7 +140,7 @@ func (a *actor) sync() {
 		}
 	}
 	a.call = a.w.last + 1
-	a.send("sync", 5, req)
+	a.send("sync", int16(a.w.rng.IntN(5)), req)
 }
 
 func (a *actor) heartbeat() {

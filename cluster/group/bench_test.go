@@ -38,7 +38,7 @@ func many(b *testing.B, groups, members int) (*Machine, []*kmsg.HeartbeatRequest
 			for _, o := range j.Members {
 				sync.GroupAssignment = append(sync.GroupAssignment, assignTo(o.MemberID, "0123456789abcdef"))
 			}
-			step(5, sync)
+			step(4, sync)
 		}
 	}
 	return m, beats, now
@@ -94,11 +94,11 @@ func BenchmarkRebalance(b *testing.B) {
 		}
 		for _, r := range joined {
 			j := r.Value.(*kmsg.JoinGroupResponse)
-			sync := &kmsg.SyncGroupRequest{Version: 5, Group: beats[0].Group, MemberID: j.MemberID, Generation: j.Generation}
+			sync := &kmsg.SyncGroupRequest{Version: 4, Group: beats[0].Group, MemberID: j.MemberID, Generation: j.Generation}
 			for _, o := range j.Members {
 				sync.GroupAssignment = append(sync.GroupAssignment, assignTo(o.MemberID, "0123456789abcdef"))
 			}
-			m.Step(1, Request{Body: sync, Version: 5}, now)
+			m.Step(1, Request{Body: sync, Version: 4}, now)
 		}
 	}
 }

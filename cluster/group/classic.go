@@ -100,7 +100,10 @@ type pendingMember struct {
 }
 
 func (m *Machine) newClassic(g *group) *classic {
-	k := &classic{group: g, since: m.now.UnixMilli()}
+	k := &classic{group: g, since: unknownTime}
+	if !m.now.IsZero() { // not while loading
+		k.since = m.now.UnixMilli()
+	}
 	k.join.due, k.sync.due = (*joinTimeout)(k), (*syncTimeout)(k)
 	return k
 }

@@ -17,7 +17,7 @@ func TestClassicGroupLives(t *testing.T) {
 	r.inState("g", "Stable")
 	r.hasOffset("g", "a", 7)
 	r.code(nil, r.heartbeat("g", members[1], generation))
-	r.pass(10 * oneSec)
+	r.pass(10 * second)
 	r.inState("g", "Empty")
 	r.code(kerr.UnknownMemberID, r.heartbeat("g", members[1], generation))
 }

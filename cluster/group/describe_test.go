@@ -67,7 +67,7 @@ func TestDescribeListDelete(t *testing.T) {
 			id := b.joined(b.join(9, "g")).MemberID
 			b.code(nil, b.do(Delete{Group: "g"}).(int16))
 			b.code(kerr.UnknownMemberID, b.joined(b.join(9, "g", withMember(id))).ErrorCode)
-			b.pass(30 * oneSec)
+			b.pass(30 * second)
 		}},
 		{"ConsumerGroupDescribe of a classic group is GROUP_ID_NOT_FOUND", Options{}, func(b *bench) {
 			b.stableGroup("g", 1)

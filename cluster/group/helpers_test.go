@@ -60,7 +60,7 @@ var (
 	idB    = [16]byte{2}
 	idC    = [16]byte{3}
 	start  = time.UnixMilli(1_700_000_000_000)
-	oneSec = time.Second
+	second = time.Second
 )
 
 func newBench(t testing.TB, o Options) *bench {
@@ -277,7 +277,7 @@ func (b *bench) enter(group string, options ...joinOption) (string, coordinator.
 
 func (b *bench) sync(group, member string, generation int32, assignments ...kmsg.SyncGroupRequestGroupAssignment) coordinator.Token {
 	b.t.Helper()
-	return b.start(b.request(5, &kmsg.SyncGroupRequest{
+	return b.start(b.request(4, &kmsg.SyncGroupRequest{
 		Group: group, MemberID: member, Generation: generation, GroupAssignment: assignments,
 	}))
 }

@@ -70,17 +70,25 @@ func (m *Machine) joinClassic(c call, k *classic, client Client, req *kmsg.JoinG
 	case req.MemberID != "":
 		m.joinKnown(c, k, client, req)
 	case req.InstanceID != nil:
-		id := *req.InstanceID + "-" + m.o.NewID()
+		id := idPrefix(client, req) + m.o.NewID()
 		if old := k.instances[*req.InstanceID]; old != nil {
 			m.joinAgainStatic(c, k, old, id, client, req)
 		} else {
 			m.joinNew(c, k, id, client, req)
 		}
 	case c.version >= joinKnownMember:
-		m.giveID(c, k, client.ID+"-"+m.o.NewID(), req)
+		m.giveID(c, k, idPrefix(client, req)+m.o.NewID(), req)
 	default:
-		m.joinNew(c, k, client.ID+"-"+m.o.NewID(), client, req)
+		m.joinNew(c, k, idPrefix(client, req)+m.o.NewID(), client, req)
 	}
+}
+
+// idPrefix is what a classic member's id begins with, for people to see.
+func idPrefix(client Client, req *kmsg.JoinGroupRequest) string {
+	if req.InstanceID != nil {
+		return *req.InstanceID + "-"
+	}
+	return client.ID + "-"
 }
 
 // hasRoom says whether the group may have the member, one more if it is new (group.max.size). While members join, those

@@ -32,9 +32,10 @@ type Machine struct {
 	swept bool
 
 	// Of the step under way.
-	now     time.Time
-	batch   []coordinator.Record // not in effects yet
-	effects coordinator.Effects
+	now      time.Time
+	idPrefix string               // of the ids that cluster/group/consumer makes
+	batch    []coordinator.Record // not in effects yet
+	effects  coordinator.Effects
 }
 
 // group is what a group id stands for: offsets, and the membership of one of the two protocols.
@@ -60,6 +61,7 @@ func New(o Options, topics Topics) *Machine {
 		groups: map[string]*group{}, names: names{}, transactions: map[record.ProducerID]map[*group]struct{}{},
 	}
 	m.check.due = (*retention)(m)
+	m.o.Consumer.NewID = func() string { return m.idPrefix + o.NewID() }
 	return m
 }
 

@@ -24,10 +24,8 @@ func (m *Machine) consumerHeartbeat(client Client, req *kmsg.ConsumerGroupHeartb
 		m.write(records...)
 		m.afterConsumer(g)
 		return resp
-	case req.MemberEpoch != 0 && g == nil:
-		return notFound("Consumer group " + req.Group + " not found.")
 	case req.MemberEpoch != 0:
-		return notFound("Group " + req.Group + " is not a consumer group.")
+		return m.strayHeartbeat(g, client, req)
 	case g == nil || len(g.classic.members) == 0:
 		return m.firstHeartbeat(g, client, req)
 	case !g.classic.isConsumer():
@@ -39,6 +37,19 @@ func (m *Machine) consumerHeartbeat(client Client, req *kmsg.ConsumerGroupHeartb
 
 func notFound(why string) *kmsg.ConsumerGroupHeartbeatResponse {
 	return &kmsg.ConsumerGroupHeartbeatResponse{ErrorCode: kerr.GroupIDNotFound.Code, ErrorMessage: &why}
+}
+
+// strayHeartbeat answers a member of no consumer group: what is wrong with the request itself comes first.
+func (m *Machine) strayHeartbeat(g *group, client Client, req *kmsg.ConsumerGroupHeartbeatRequest) *kmsg.ConsumerGroupHeartbeatResponse {
+	resp, _ := consumer.New(req.Group, m.o.Consumer).Heartbeat(req, client, m.topics, m.now)
+	switch {
+	case resp.ErrorCode != kerr.UnknownMemberID.Code:
+		return resp
+	case g == nil:
+		return notFound("Consumer group " + req.Group + " not found.")
+	default:
+		return notFound("Group " + req.Group + " is not a consumer group.")
+	}
 }
 
 // firstHeartbeat makes a consumer group where there is none, or one without members: of that only the offsets go on.
@@ -162,7 +173,9 @@ func (w *wakeConsumer) expire(m *Machine) {
 
 // joinConsumer handles the JoinGroup of a classic member of a consumer group.
 func (m *Machine) joinConsumer(c call, g *group, client Client, req *kmsg.JoinGroupRequest) {
+	m.idPrefix = idPrefix(client, req)
 	resp, records := g.consumer.JoinClassic(req, client, m.topics, m.now)
+	m.idPrefix = ""
 	m.answer(c, resp)
 	m.write(records...)
 	m.afterConsumer(g)

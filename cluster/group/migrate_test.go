@@ -80,6 +80,7 @@ func TestMigration(t *testing.T) {
 		{"one with an epoch to an unknown group is GROUP_ID_NOT_FOUND, and so is one to a classic group", Options{}, func(b *bench) {
 			b.code(kerr.GroupIDNotFound, b.beat("none", "m", 1).ErrorCode)
 			b.code(kerr.GroupIDNotFound, b.beat("none", "m", -1).ErrorCode)
+			b.code(kerr.InvalidRequest, b.beat("none", "", 1).ErrorCode)
 			b.classicConsumer("g")
 			b.code(kerr.GroupIDNotFound, b.beat("g", "m", 1).ErrorCode)
 			b.inState("g", "Stable")
@@ -232,6 +233,9 @@ func TestMigration(t *testing.T) {
 			b.beat("g", "m", 0)
 			id, call := b.enter("g")
 			b.code(nil, b.joined(call).ErrorCode)
+			if id != "client-id1" {
+				b.t.Fatal(id)
+			}
 			d := b.do(DescribeConsumer{"g"}).(kmsg.ConsumerGroupDescribeResponseGroup)
 			if len(d.Members) != 2 {
 				b.t.Fatal(d)

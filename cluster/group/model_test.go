@@ -201,6 +201,9 @@ func (m *model) heard(group, member string, now time.Time) {
 // may says whether a member of a generation may be told that all is well.
 func (m *model) may(group string, n int32, member string, session time.Duration, now time.Time) error {
 	g := m.groups[group]
+	if g == nil && n == 0 {
+		return nil // it joins, and knows the number of a group that has no generation yet
+	}
 	if g == nil || n != g.n {
 		return fmt.Errorf("generation %d of %s is not the one there is: %+v", n, group, g)
 	}

@@ -59,7 +59,6 @@ func (o Options) withDefaults() Options {
 	if o.MaxOffsetMetadata == 0 {
 		o.MaxOffsetMetadata = defaultMaxOffsetMetadata
 	}
-	o.Consumer.NewID = o.NewID
 	o.Consumer.ClassicMaxSize = o.MaxSize
 	return o
 }

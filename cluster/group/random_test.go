@@ -81,7 +81,6 @@ type world struct {
 
 	actors    []*actor
 	calls     map[coordinator.Token]*sent
-	delivered coordinator.Token
 	committed int // of the log
 	marks     []mark
 	out       []delivery

@@ -45,7 +45,7 @@ func TestStaticMembers(t *testing.T) {
 			b.join(9, "g", withInstance("i2"))
 			instance := ptr("i2")
 			b.code(kerr.FencedInstanceID, b.joined(b.join(9, "g", withInstance("i2"), withMember(follower))).ErrorCode)
-			b.code(kerr.FencedInstanceID, b.synced(b.start(b.request(5, &kmsg.SyncGroupRequest{
+			b.code(kerr.FencedInstanceID, b.synced(b.start(b.request(4, &kmsg.SyncGroupRequest{
 				Group: "g", MemberID: follower, InstanceID: instance, Generation: 1}))).ErrorCode)
 			b.code(kerr.FencedInstanceID, b.do(b.request(4, &kmsg.HeartbeatRequest{
 				Group: "g", MemberID: follower, InstanceID: instance, Generation: 1})).(*kmsg.HeartbeatResponse).ErrorCode)

@@ -7,11 +7,16 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
+// syncNamesProtocol is the version of SyncGroup from which it has to say what it takes the group's protocol to be (KIP-559).
+const syncNamesProtocol = 5
+
 // syncGroup handles SyncGroup (key 14, v0-5; KIP-345, KIP-559).
 func (m *Machine) syncGroup(c call, req *kmsg.SyncGroupRequest) {
 	g := m.group(req.Group)
 	var code int16
 	switch {
+	case c.version >= syncNamesProtocol && (req.ProtocolType == nil || req.Protocol == nil):
+		code = kerr.InconsistentGroupProtocol.Code
 	case req.Group == "":
 		code = kerr.InvalidGroupID.Code
 	case g == nil:

@@ -62,8 +62,12 @@ func TestSyncGroup(t *testing.T) {
 			_, generation := b.stableGroup("g", 1)
 			b.code(kerr.UnknownMemberID, b.synced(b.sync("g", "x", generation)).ErrorCode)
 		}},
-		{"v5 names type and protocol: others are INCONSISTENT_GROUP_PROTOCOL", Options{}, func(b *bench) {
+		{"v5 names type and protocol: others, and none, are INCONSISTENT_GROUP_PROTOCOL", Options{}, func(b *bench) {
 			members, generation := b.stableGroup("g", 1)
+			b.code(kerr.InconsistentGroupProtocol, b.synced(b.start(b.request(5, &kmsg.SyncGroupRequest{
+				Group: "g", MemberID: members[0], Generation: generation, Protocol: ptr("range"),
+			}))).ErrorCode)
+			b.code(nil, b.synced(b.sync("g", members[0], generation)).ErrorCode)
 			for _, c := range []struct {
 				kind, name string
 				err        *kerr.Error
