@@ -83,3 +83,9 @@ type EndTxn struct {
 // TopicsChanged replaces the machine's Topics. Offsets of topics that are gone, or are others now of the same name, are
 // removed; the first one after loading looks at all of them. The answer is nil.
 type TopicsChanged struct{ Topics Topics }
+
+// Configured gives KIP-848 groups options of their own (KIP-848's group configs). Of is a function of the group's id alone;
+// its NewID and ClassicMaxSize are not used. The answer is nil.
+type Configured struct {
+	Of func(group string) consumer.Options
+}

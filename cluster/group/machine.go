@@ -19,6 +19,9 @@ type Machine struct {
 	o      Options
 	topics Topics
 
+	// own are the options of single consumer groups; nil if all have the same.
+	own func(group string) consumer.Options
+
 	groups map[string]*group
 	names  names // of the topics that offsets are of
 	timers timers
@@ -61,7 +64,6 @@ func New(o Options, topics Topics) *Machine {
 		groups: map[string]*group{}, names: names{}, transactions: map[record.ProducerID]map[*group]struct{}{},
 	}
 	m.check.due = (*retention)(m)
-	m.o.Consumer.NewID = func() string { return m.idPrefix + o.NewID() }
 	return m
 }
 
@@ -83,6 +85,9 @@ func (m *Machine) Step(to coordinator.Token, event any, now time.Time) coordinat
 		m.reply(to, m.delete(e.Group))
 	case EndTxn:
 		m.endTxn(e.ProducerID, e.Commit)
+		m.reply(to, nil)
+	case Configured:
+		m.configure(e.Of)
 		m.reply(to, nil)
 	case TopicsChanged:
 		m.topicsChanged(e.Topics)

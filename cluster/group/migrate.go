@@ -41,7 +41,7 @@ func notFound(why string) *kmsg.ConsumerGroupHeartbeatResponse {
 
 // strayHeartbeat answers a member of no consumer group: what is wrong with the request itself comes first.
 func (m *Machine) strayHeartbeat(g *group, client Client, req *kmsg.ConsumerGroupHeartbeatRequest) *kmsg.ConsumerGroupHeartbeatResponse {
-	resp, _ := consumer.New(req.Group, m.o.Consumer).Heartbeat(req, client, m.topics, m.now)
+	resp, _ := consumer.New(req.Group, m.consumerOptions(req.Group)).Heartbeat(req, client, m.topics, m.now)
 	switch {
 	case resp.ErrorCode != kerr.UnknownMemberID.Code:
 		return resp
@@ -54,7 +54,7 @@ func (m *Machine) strayHeartbeat(g *group, client Client, req *kmsg.ConsumerGrou
 
 // firstHeartbeat makes a consumer group where there is none, or one without members: of that only the offsets go on.
 func (m *Machine) firstHeartbeat(g *group, client Client, req *kmsg.ConsumerGroupHeartbeatRequest) *kmsg.ConsumerGroupHeartbeatResponse {
-	joined := consumer.New(req.Group, m.o.Consumer)
+	joined := consumer.New(req.Group, m.consumerOptions(req.Group))
 	resp, records := joined.Heartbeat(req, client, m.topics, m.now)
 	if resp.ErrorCode != 0 {
 		return resp
@@ -72,7 +72,7 @@ func (m *Machine) firstHeartbeat(g *group, client Client, req *kmsg.ConsumerGrou
 // and learn from their next call that they are to join again.
 func (m *Machine) upgrade(g *group, client Client, req *kmsg.ConsumerGroupHeartbeatRequest) *kmsg.ConsumerGroupHeartbeatResponse {
 	k := g.classic
-	upgraded, records, err := consumer.FromClassic(g.id, m.o.Consumer, k.forConsumer(), m.topics, m.now)
+	upgraded, records, err := consumer.FromClassic(g.id, m.consumerOptions(g.id), k.forConsumer(), m.topics, m.now)
 	if err != nil {
 		return notFound("Cannot upgrade classic group " + g.id + " to consumer group: " + err.Error())
 	}
@@ -173,9 +173,10 @@ func (w *wakeConsumer) expire(m *Machine) {
 
 // joinConsumer handles the JoinGroup of a classic member of a consumer group.
 func (m *Machine) joinConsumer(c call, g *group, client Client, req *kmsg.JoinGroupRequest) {
-	m.idPrefix = idPrefix(client, req)
 	resp, records := g.consumer.JoinClassic(req, client, m.topics, m.now)
-	m.idPrefix = ""
+	if resp.ErrorCode != 0 && resp.ErrorCode != kerr.MemberIDRequired.Code {
+		resp.MemberID = "" // as Kafka answers here, unlike where the group is classic
+	}
 	m.answer(c, resp)
 	m.write(records...)
 	m.afterConsumer(g)
@@ -251,7 +252,7 @@ func (m *Machine) replayConsumer(e coordinator.Entry) error {
 			g = m.create(id)
 		}
 		m.dropMembership(g)
-		g.consumer = consumer.New(id, m.o.Consumer)
+		g.consumer = consumer.New(id, m.consumerOptions(id))
 	}
 	if err := g.consumer.Replay(e.Key, e.Value); err != nil {
 		return err

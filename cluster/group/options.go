@@ -59,6 +59,27 @@ func (o Options) withDefaults() Options {
 	if o.MaxOffsetMetadata == 0 {
 		o.MaxOffsetMetadata = defaultMaxOffsetMetadata
 	}
+	o.Consumer.NewID = o.NewID
 	o.Consumer.ClassicMaxSize = o.MaxSize
 	return o
+}
+
+// consumerOptions are those of one KIP-848 group.
+func (m *Machine) consumerOptions(group string) consumer.Options {
+	if m.own == nil {
+		return m.o.Consumer
+	}
+	o := m.own(group)
+	o.NewID, o.ClassicMaxSize = m.o.Consumer.NewID, m.o.Consumer.ClassicMaxSize
+	return o
+}
+
+// configure gives every KIP-848 group its options, now and when it comes.
+func (m *Machine) configure(own func(group string) consumer.Options) {
+	m.own = own
+	for _, g := range m.groups {
+		if g.consumer != nil {
+			g.consumer.Configure(m.consumerOptions(g.id))
+		}
+	}
 }

@@ -214,3 +214,44 @@ func pinned(key, version int16) *kversion.Versions {
 	v.SetMaxKeyVersion(key, version)
 	return v
 }
+
+// TestGroupsHaveSettingsOfTheirOwn: a changed setting of a group is in its next answer, another group's is the broker's.
+func TestGroupsHaveSettingsOfTheirOwn(t *testing.T) {
+	b := newBench(t, quickGroups())
+	b.start()
+	defer b.stop()
+	b.create("in", 1, nil)
+	interval := func(group string) int32 {
+		cl := b.client()
+		defer cl.Close()
+		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+		req.Group, req.MemberID, req.RebalanceTimeoutMillis, req.SubscribedTopicNames = group, "m", 60_000, []string{"in"}
+		req.Topics = []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+		resp, err := req.RequestWith(deadline(t), cl)
+		if err != nil || resp.ErrorCode != 0 {
+			t.Fatalf("heartbeat: %v, code %d", err, resp.ErrorCode)
+		}
+		return resp.HeartbeatIntervalMillis
+	}
+	if got := interval("own"); got != 5000 {
+		t.Fatalf("heartbeat interval %d before, want the broker's 5000", got)
+	}
+	cl := b.client()
+	defer cl.Close()
+	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	r := kmsg.NewIncrementalAlterConfigsRequestResource()
+	r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeGroupConfig, "own"
+	value := "7000"
+	c := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+	c.Name, c.Value = "consumer.heartbeat.interval.ms", &value
+	r.Configs = append(r.Configs, c)
+	req.Resources = append(req.Resources, r)
+	resp, err := req.RequestWith(deadline(t), cl)
+	if err != nil || resp.Resources[0].ErrorCode != 0 {
+		t.Fatalf("alter: %v, %+v", err, resp)
+	}
+	eventually(t, "the group's setting has no effect", func() bool { return interval("own") == 7000 })
+	if got := interval("other"); got != 5000 {
+		t.Errorf("heartbeat interval of another group %d, want 5000", got)
+	}
+}

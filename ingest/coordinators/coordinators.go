@@ -123,12 +123,18 @@ func (c *Coordinators) follow(ctx context.Context, img *metadata.Image) {
 		}
 	}
 	c.mu.Unlock()
-	topics := topicsOf(img)
 	for at, r := range c.all() {
 		if at.topic == OffsetsTopic {
-			r.Start(group.TopicsChanged{Topics: topics})
+			c.tell(r)
 		}
 	}
+}
+
+// tell gives a shard of groups what the newest image says of topics and of groups' settings.
+func (c *Coordinators) tell(r *running) {
+	img := c.broker.Image()
+	r.Start(configured(img, c.broker.Config()))
+	r.Start(group.TopicsChanged{Topics: topicsOf(img)})
 }
 
 // start runs the shard of one partition.
@@ -142,7 +148,7 @@ func (c *Coordinators) start(ctx context.Context, at place, t *metadata.Topic) *
 		parts.Machine = func() coordinator.Machine {
 			return group.New(groupOptions(c.broker.Config()), topicsOf(c.broker.Image()))
 		}
-		parts.Loaded = func() { r.Start(group.TopicsChanged{Topics: topicsOf(c.broker.Image())}) }
+		parts.Loaded = func() { c.tell(r) }
 	} else {
 		parts.Machine = func() coordinator.Machine { return txn.New(txnOptions(c.broker.Config(), l.leaderEpoch())) }
 		parts.Load = func(ctx context.Context, fn func(record.Batch) error) error {

@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"github.com/everlog/everlog/cluster/config"
+	"github.com/everlog/everlog/cluster/controller"
 	"github.com/everlog/everlog/cluster/group"
 	"github.com/everlog/everlog/cluster/group/consumer"
+	"github.com/everlog/everlog/cluster/metadata"
 	"github.com/everlog/everlog/cluster/txn"
 	"github.com/everlog/everlog/tier/record"
 )
@@ -24,16 +26,27 @@ func groupOptions(c *config.Broker) group.Options {
 		MaxOffsetMetadata:      int(c.Int("offset.metadata.max.bytes")),
 		OffsetsRetention:       time.Duration(c.Int("offsets.retention.minutes")) * time.Minute,
 		RetentionCheckInterval: c.Millis("offsets.retention.check.interval.ms"),
-		Consumer: consumer.Options{
-			SessionTimeout:       c.Millis("group.consumer.session.timeout.ms"),
-			HeartbeatInterval:    c.Millis("group.consumer.heartbeat.interval.ms"),
-			AssignmentInterval:   orNone(c.Millis("group.consumer.assignment.interval.ms")),
-			RegexRefreshInterval: c.Millis("group.consumer.regex.refresh.interval.ms"),
-			MaxSize:              int(c.Int("group.consumer.max.size")),
-			Assignors:            c.List("group.consumer.assignors"),
-			Migration:            migrationPolicy(c.Text("group.consumer.migration.policy")),
-		},
+		Consumer:               consumerOptions(c, nil),
 	}
+}
+
+// consumerOptions are those of a KIP-848 group with settings of its own.
+func consumerOptions(c *config.Broker, own map[string]string) consumer.Options {
+	g := config.Group(own, c)
+	return consumer.Options{
+		SessionTimeout:       g.SessionTimeout,
+		HeartbeatInterval:    g.HeartbeatInterval,
+		AssignmentInterval:   orNone(g.AssignmentInterval),
+		RegexRefreshInterval: c.Millis("group.consumer.regex.refresh.interval.ms"),
+		MaxSize:              int(c.Int("group.consumer.max.size")),
+		Assignors:            c.List("group.consumer.assignors"),
+		Migration:            migrationPolicy(c.Text("group.consumer.migration.policy")),
+	}
+}
+
+// configured is the event that gives groups the settings that an image has for them.
+func configured(img *metadata.Image, c *config.Broker) group.Configured {
+	return group.Configured{Of: func(id string) consumer.Options { return consumerOptions(c, controller.GroupConfigs(img, id)) }}
 }
 
 // orNone is d with 0 as "none", for which the machines take what is negative: their 0 is the default.
