@@ -17,7 +17,7 @@ const Poison = "POISON-"
 func franzTransform(ctx context.Context, o options, out *output) error {
 	opts := append(franzGroup(o, out),
 		kgo.TransactionalID(o["id"]), kgo.TransactionTimeout(o.millis("timeout", 60_000)), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic(o["to"]), kgo.RequireStableFetchOffsets(),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic(o["to"]),
 	)
 	session, err := kgo.NewGroupTransactSession(opts...)
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kbin"
@@ -66,9 +65,7 @@ type member struct {
 	generation int32
 	leader     bool
 	others     []kmsg.JoinGroupResponseMember
-	size       int           // members of the generation, as the leader saw them
-	assigned   atomic.Int64  // times it was assigned
-	session    time.Duration // default a minute
+	size       int // members of the generation, as the leader saw them
 }
 
 // join takes part in one rebalance and returns when the member is assigned.
@@ -80,7 +77,6 @@ func (m *member) join() error {
 		}
 		switch err {
 		case nil:
-			m.assigned.Add(1)
 			return nil
 		case kerr.RebalanceInProgress, kerr.MemberIDRequired, kerr.CoordinatorLoadInProgress, kerr.NotCoordinator:
 		case kerr.IllegalGeneration, kerr.UnknownMemberID:
