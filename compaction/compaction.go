@@ -1,6 +1,6 @@
 // Package compaction owns what is removed from a log and what is rewritten: retention over both tiers, trimming of local
-// copies, deletion of topics, the sweep of orphaned objects, and the merging of small ones. Planners are pure functions of
-// what they are told; executors carry out their plans against a manifest and a store.
+// copies, deletion of topics, the sweep of orphaned objects, the merging of small ones, and key compaction. Planners are pure
+// functions of what they are told; executors carry out their plans against a manifest and a store.
 //
 // It does not decide when to run, who leads, or what the log holds: ingest/partition calls it for what its replica leads,
 // from the goroutine that owns the partition's manifest.Log (no two calls on one Log at a time), and ingest/broker calls

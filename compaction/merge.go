@@ -91,20 +91,24 @@ func (g *Merger) Merge(ctx context.Context, log *manifest.Log, epoch record.Lead
 	if err != nil {
 		return fmt.Errorf("merge segments [%d, %d): %w", old[0].Base, old[len(old)-1].End, err)
 	}
-	body := fileBody{file, out.size}
-	merged := segment.ObjectName(m.Identity(), out.footer.Base, out.footer.End, epoch, segment.NewUUID())
-	if _, err := g.Store.Put(ctx, merged, body, object.PutOptions{CRC32C: &out.crc}); err != nil {
-		return fmt.Errorf("upload merged segment: %w", err)
+	return substitute(ctx, g.Store, g.Deleter, log, epoch, old, out)
+}
+
+// substitute uploads a segment under a new name, replaces old by it in the manifest, and hands the old objects to the deleter.
+func substitute(ctx context.Context, store object.Store, d *Deleter, log *manifest.Log, epoch record.LeaderEpoch, old []manifest.Segment, by *assembled) error {
+	name := segment.ObjectName(by.footer.Identity, by.footer.Base, by.footer.End, epoch, segment.NewUUID())
+	if _, err := store.Put(ctx, name, fileBody{by.file, by.size}, object.PutOptions{CRC32C: &by.crc}); err != nil {
+		return fmt.Errorf("upload segment [%d, %d) anew: %w", by.footer.Base, by.footer.End, err)
 	}
-	if a, err := g.Store.Head(ctx, merged); err != nil || a.Size != out.size {
-		return fmt.Errorf("check merged segment: %d bytes sent, %d stored: %w", out.size, a.Size, cmp.Or(err, object.ErrCorrupt))
+	if a, err := store.Head(ctx, name); err != nil || a.Size != by.size {
+		return fmt.Errorf("check segment [%d, %d): %d bytes sent, %d stored: %w", by.footer.Base, by.footer.End, by.size, a.Size, cmp.Or(err, object.ErrCorrupt))
 	}
-	entry := manifest.FromFooter(out.footer, merged, out.size, out.crc, epoch)
+	entry := manifest.FromFooter(by.footer, name, by.size, by.crc, epoch)
 	if err := log.Replace(ctx, old, []manifest.Segment{entry}); err != nil {
-		return fmt.Errorf("replace merged segments: %w", err)
+		return fmt.Errorf("replace segments [%d, %d): %w", by.footer.Base, by.footer.End, err)
 	}
-	g.Deleter.Schedule(log.Unreferenced()...)
-	g.Deleter.Schedule(replaced(log.Manifest(), old)...)
+	d.Schedule(log.Unreferenced()...)
+	d.Schedule(replaced(log.Manifest(), old)...)
 	return nil
 }
 
@@ -135,20 +139,9 @@ func (a *assembled) write(p []byte) error {
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func (g *Merger) assemble(ctx context.Context, id segment.Identity, old []manifest.Segment, file vfs.File) (*assembled, error) {
-	footers := make([]*segment.Footer, len(old))
-	for i, s := range old {
-		p := make([]byte, s.FooterSize)
-		if _, err := g.Store.ReadAt(ctx, s.Object, p, s.Position+s.Size-int64(s.FooterSize)); err != nil {
-			return nil, fmt.Errorf("read footer of %s: %w", s.Object, err)
-		}
-		f, err := segment.ParseFooter(p)
-		if err != nil {
-			return nil, fmt.Errorf("footer of %s: %w", s.Object, err)
-		}
-		if f.Identity != id || f.Base != s.Base || f.End != s.End || f.DataEnd() != s.Size-int64(s.FooterSize) {
-			return nil, fmt.Errorf("%w: %s holds [%d, %d) of partition %d of %s", segment.ErrCorrupt, s.Object, f.Base, f.End, f.Identity.Partition, f.Identity.Topic)
-		}
-		footers[i] = f
+	footers, err := readFooters(ctx, g.Store, id, old)
+	if err != nil {
+		return nil, err
 	}
 	a := &assembled{file: file, footer: joinFooters(footers)}
 	if err := a.write(segment.NewBuilder(id, a.footer.Base, a.footer.CreatedEpoch).Header()); err != nil {
@@ -168,6 +161,26 @@ func (g *Merger) assemble(ctx context.Context, id segment.Identity, old []manife
 	}
 	a.footer = f
 	return a, segment.Verify(file, f)
+}
+
+// readFooters reads the footers of segments, one request each, and checks that they are theirs.
+func readFooters(ctx context.Context, store object.Store, id segment.Identity, segs []manifest.Segment) ([]*segment.Footer, error) {
+	footers := make([]*segment.Footer, len(segs))
+	for i, s := range segs {
+		p := make([]byte, s.FooterSize)
+		if _, err := store.ReadAt(ctx, s.Object, p, s.Position+s.Size-int64(s.FooterSize)); err != nil {
+			return nil, fmt.Errorf("read footer of %s: %w", s.Object, err)
+		}
+		f, err := segment.ParseFooter(p)
+		if err != nil {
+			return nil, fmt.Errorf("footer of %s: %w", s.Object, err)
+		}
+		if f.Identity != id || f.Base != s.Base || f.End != s.End || f.DataEnd() != s.Size-int64(s.FooterSize) {
+			return nil, fmt.Errorf("%w: %s holds [%d, %d) of partition %d of %s", segment.ErrCorrupt, s.Object, f.Base, f.End, f.Identity.Partition, f.Identity.Topic)
+		}
+		footers[i] = f
+	}
+	return footers, nil
 }
 
 // copyBlocks appends the stored blocks of one segment, in requests of several blocks.

@@ -71,7 +71,11 @@ func PlanRetention(in RetentionInput, remote iter.Seq2[manifest.Segment, error])
 			size -= s.DataSize // deleted, though the manifest has not said so yet
 			continue
 		}
-		if !goes(s.End, s.DataSize, s.MaxTimestamp) {
+		latest := s.MaxTimestamp
+		if s.Records == 0 {
+			latest = 0 // key compaction has left no record whose time could be waited for
+		}
+		if !goes(s.End, s.DataSize, latest) {
 			return start, nil
 		}
 		size -= s.DataSize

@@ -17,7 +17,7 @@ func remote(n int) []manifest.Segment {
 	var list []manifest.Segment
 	for i := range n {
 		base := record.Offset(10 * i)
-		list = append(list, manifest.Segment{Base: base, End: base + 10, DataSize: 100, MaxTimestamp: int64(10 * (i + 1))})
+		list = append(list, manifest.Segment{Base: base, End: base + 10, DataSize: 100, Records: 10, MaxTimestamp: int64(10 * (i + 1))})
 	}
 	return list
 }
@@ -128,7 +128,7 @@ func TestRetentionKeepsWhatItPromises(t *testing.T) {
 			times[i] = rapid.Int64Range(-1, 1000).Draw(t, "time")
 			total += size
 			if i < remoteN {
-				list = append(list, manifest.Segment{Base: base, End: base + 10, DataSize: size, MaxTimestamp: times[i]})
+				list = append(list, manifest.Segment{Base: base, End: base + 10, DataSize: size, Records: 10, MaxTimestamp: times[i]})
 				in.RemoteEnd, in.RemoteBytes = base+10, in.RemoteBytes+size
 			}
 			if i >= localFrom {
@@ -150,6 +150,23 @@ func TestRetentionKeepsWhatItPromises(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestEmptySegmentsHoldNothingUp: what key compaction has emptied has no time to wait for, but goes only in its turn.
+func TestEmptySegmentsHoldNothingUp(t *testing.T) {
+	segs := remote(4)
+	for _, i := range []int{0, 2} {
+		segs[i].Records, segs[i].DataSize, segs[i].MaxTimestamp = 0, 61, -1
+	}
+	read := 0
+	in := RetentionInput{Retention: Retention{Ms: 5, Bytes: Unlimited}, NowMs: 30, HighWatermark: 40, RemoteEnd: 40, RemoteBytes: 222}
+	if got, err := PlanRetention(in, entries(segs, &read)); err != nil || got != 30 {
+		t.Errorf("log start %d, %v; want 30: the second segment is of 20 ms, the fourth of 40", got, err)
+	}
+	in.Ms = 15
+	if got, err := PlanRetention(in, entries(segs, &read)); err != nil || got != 10 {
+		t.Errorf("log start %d, %v; want 10: the second segment is to stay", got, err)
+	}
 }
 
 func TestSharedObjectsStay(t *testing.T) {
