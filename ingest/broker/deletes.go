@@ -107,7 +107,7 @@ func (b *Broker) removeLeftovers(img *metadata.Image) error {
 
 // removeLocal removes the files and the state of a replica that is not open.
 func (b *Broker) removeLocal(id segment.Identity) error {
-	return errors.Join(b.FS.RemoveAll(b.logDir(id)), b.State.Log(id.Topic, id.Partition).Delete(), b.State.Set(logStartName(id), nil))
+	return errors.Join(b.FS.RemoveAll(b.logDir(id)), b.State.Log(id.Topic, id.Partition).Delete(), b.forgetNumbers(id))
 }
 
 func (b *Broker) deleteNow(ctx context.Context, d pendingDelete) {

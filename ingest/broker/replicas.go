@@ -122,7 +122,7 @@ func (b *Broker) remove(r *replica, deleted bool) {
 		err = p.Close()
 	}
 	if deleted {
-		err = errors.Join(err, b.State.Set(logStartName(p.Identity()), nil))
+		err = errors.Join(err, b.forgetNumbers(p.Identity()))
 	}
 	if err != nil {
 		b.log.Error("replica could not be removed cleanly", "topic", r.topic, "partition", r.key.partition, "err", err)
@@ -212,7 +212,8 @@ func (b *Broker) open(r *replica, id segment.Identity, st *metadata.Partition, s
 		return err
 	}
 	logStart, err := b.logStart(id)
-	if err != nil {
+	cleaned, cerr := b.cleaned(id)
+	if err = errors.Join(err, cerr); err != nil {
 		_ = log.Close()
 		return err
 	}
@@ -234,7 +235,8 @@ func (b *Broker) open(r *replica, id segment.Identity, st *metadata.Partition, s
 		}
 	}
 	p, err := partition.Open(id, log, rec, partition.Options{Topic: r.topic, Settings: settings, Log: b.logOptions(), LogStart: logStart,
-		ProducerExpiration: b.Config().ProducerIDExpiry, Logger: b.log, SaveLogStart: func(o record.Offset) error { return b.saveLogStart(id, o) }})
+		ProducerExpiration: b.Config().ProducerIDExpiry, Logger: b.log, SaveLogStart: func(o record.Offset) error { return b.saveLogStart(id, o) },
+		Cleaned: cleaned, SaveCleaned: func(o record.Offset) error { return b.saveCleaned(id, o) }})
 	if err != nil {
 		_ = log.Close()
 		return b.unusable(r, err)
@@ -245,7 +247,7 @@ func (b *Broker) open(r *replica, id segment.Identity, st *metadata.Partition, s
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.gone { // meanwhile its topic was deleted
-		return errors.Join(p.Delete(), b.State.Set(logStartName(id), nil))
+		return errors.Join(p.Delete(), b.forgetNumbers(id))
 	}
 	p.SetSettings(r.settings)
 	if err := b.assume(p, r.state); err != nil {
@@ -315,12 +317,13 @@ func (b *Broker) assume(p *partition.Partition, st *metadata.Partition) error {
 }
 
 func (b *Broker) logDir(id segment.Identity) string {
-	return path.Join(b.Dir, "log", fmt.Sprintf("%s-%d", id.Topic.Hex(), id.Partition))
+	return path.Join(b.Dir, "log", logName(id))
 }
 
-func logStartName(id segment.Identity) string {
-	return fmt.Sprintf("log-start/%s-%d", id.Topic.Hex(), id.Partition)
-}
+// logName names a partition's log on this disk and what is remembered of it.
+func logName(id segment.Identity) string { return fmt.Sprintf("%s-%d", id.Topic.Hex(), id.Partition) }
+
+func logStartName(id segment.Identity) string { return "log-start/" + logName(id) }
 
 // logStart is the log start as remembered on this disk, or 0.
 func (b *Broker) logStart(id segment.Identity) (record.Offset, error) {

@@ -40,6 +40,8 @@ type scheduler struct {
 	gone    atomic.Int64 // bytes shipped by tiers that have ended
 
 	ingestedGone atomic.Int64 // bytes appended to partitions that are closed
+
+	compact compactor
 }
 
 type running struct {
@@ -51,6 +53,7 @@ type running struct {
 func (s *scheduler) init(b *Broker) {
 	s.b, s.trimNow, s.running = b, make(chan struct{}, 1), map[*partition.Partition]*running{}
 	s.loads = make(chan struct{}, restoreAtOnce)
+	s.compact.init(b)
 }
 
 func (s *scheduler) run(ctx context.Context) {
@@ -66,6 +69,7 @@ func (s *scheduler) run(ctx context.Context) {
 		s.lead(p)
 	}
 	s.b.finishDeletes(ctx, &s.wg)
+	s.wg.Go(func() { s.compact.run(ctx) })
 	s.loop(ctx)
 	s.mu.Lock()
 	for _, r := range s.running {
@@ -104,7 +108,8 @@ func (s *scheduler) loop(ctx context.Context) {
 }
 
 // seal ends active segments that are old enough: those of topics by segment.ms, those with records that are not in the
-// store by tier.seal.ms, so that the bucket is never further behind than that.
+// store by tier.seal.ms, so that the bucket is never further behind than that, and those of compacted topics by
+// max.compaction.lag.ms, for only sealed segments are compacted.
 func (s *scheduler) seal(now time.Time) {
 	early := s.b.Config().TierSeal
 	for _, p := range s.b.Partitions() {
@@ -112,6 +117,9 @@ func (s *scheduler) seal(now time.Time) {
 		age := c.SegmentAge
 		if p.Tier() != nil && c.Remote && !c.RemoteCopyDisabled && early > 0 && (age < 0 || early < age) {
 			age = early
+		}
+		if c.Compact && (age < 0 || c.MaxCompactionLag < age) {
+			age = c.MaxCompactionLag
 		}
 		if age < 0 || p.LeaderEpoch() == record.NoEpoch {
 			continue

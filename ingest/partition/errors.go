@@ -37,6 +37,8 @@ var (
 	ErrUnverified = errors.New("transaction is not verified")
 	// ErrPolicy means that the topic's cleanup policy forbids the operation.
 	ErrPolicy = errors.New("cleanup policy forbids it")
+	// ErrBusy means that a compacted log is being compacted, trimmed, or copied to the object store; to be tried again.
+	ErrBusy = errors.New("the log is being compacted")
 	// ErrClosed means that the partition is closed: its topic was deleted, or the broker stops.
 	ErrClosed = errors.New("partition is closed")
 )

@@ -82,6 +82,15 @@ type Partition struct {
 	offline atomic.Pointer[error] // why appends are refused for good, until a person has looked
 
 	ingested atomic.Int64 // bytes appended since it was opened
+
+	// compacting is held by a compaction pass, a trim of a compacted log, and while an object is made of one: they exclude
+	// each other. It is held across I/O; only Close waits for it.
+	compacting  sync.Mutex
+	stop        chan struct{} // closed by Close
+	stopOnce    sync.Once
+	cleaned     atomic.Int64 // below it no key occurs twice
+	superseded  atomic.Int64 // below it are the records that others have given way to
+	saveCleaned func(record.Offset) error
 }
 
 // Options of Open.
@@ -95,13 +104,17 @@ type Options struct {
 	ProducerExpiration time.Duration
 	// SaveLogStart makes a raised log start durable on the local disk.
 	SaveLogStart func(record.Offset) error
-	Logger       *slog.Logger
+	// Cleaned is the offset below which the log has been compacted, as remembered locally; SaveCleaned makes a new one
+	// durable on the local disk. If it is nil the partition is never compacted.
+	Cleaned     record.Offset
+	SaveCleaned func(record.Offset) error
+	Logger      *slog.Logger
 }
 
 // Open makes a replica of an opened log and what its recovery found. It replays the batches since the last producer
 // snapshot. The replica leads nothing until Lead.
 func Open(id segment.Identity, l *hotlog.Log, rec *hotlog.Recovery, o Options) (*Partition, error) {
-	p := &Partition{id: id, topic: o.Topic, log: l, logger: o.Logger, saveLogStart: o.SaveLogStart, logOptions: o.Log, producers: producer.New(o.ProducerExpiration.Milliseconds()), watchers: map[*Watcher]struct{}{}}
+	p := &Partition{id: id, topic: o.Topic, log: l, logger: o.Logger, saveLogStart: o.SaveLogStart, logOptions: o.Log, producers: producer.New(o.ProducerExpiration.Milliseconds()), watchers: map[*Watcher]struct{}{}, stop: make(chan struct{}), saveCleaned: o.SaveCleaned}
 	p.SetSettings(o.Settings)
 	p.epoch.Store(int32(record.NoEpoch))
 	p.leader.Store(-1)
@@ -109,6 +122,11 @@ func Open(id segment.Identity, l *hotlog.Log, rec *hotlog.Recovery, o Options) (
 	p.appending = noUnstable
 	if err := p.replay(rec); err != nil {
 		return nil, fmt.Errorf("rebuild producer state of %s-%d: %w", o.Topic, id.Partition, err)
+	}
+	p.cleaned.Store(int64(min(o.Cleaned, l.End())))
+	p.superseded.Store(p.cleaned.Load())
+	if err := p.forgetCompacted(); err != nil {
+		return nil, fmt.Errorf("aborted transactions of %s-%d: %w", o.Topic, id.Partition, err)
 	}
 	p.logStart.Store(int64(min(max(o.LogStart, 0), l.Start())))
 	if o.LogStart > l.Start() { // DeleteRecords went into the local log
@@ -232,6 +250,9 @@ func (p *Partition) Close() error {
 	p.mu.Unlock()
 	p.failWaiters(ErrClosed)
 	p.wakeWatchers()
+	p.stopOnce.Do(func() { close(p.stop) })
+	p.compacting.Lock()
+	defer p.compacting.Unlock()
 	return p.log.Close()
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"sort"
 	"time"
 
 	"github.com/everlog/everlog/compaction"
@@ -33,6 +34,13 @@ func (t *Tier) maintain(ctx context.Context, s *ship.Shipper) error {
 		}
 		t.swept = true
 	}
+	more, err := t.exchange(ctx, s)
+	if err != nil {
+		return fmt.Errorf("exchange compacted segments: %w", err)
+	}
+	if more {
+		t.wake()
+	}
 	if time.Since(t.retained) < t.schedule.Retention {
 		return nil
 	}
@@ -51,6 +59,14 @@ func (t *Tier) merge(ctx context.Context) error {
 		return nil // nothing was shipped in this leadership: what is there can wait
 	}
 	root := m.Root()
+	if t.p.compacted() { // no object across the local start: what lies above it is exchanged, what lies below is not
+		n := sort.Search(len(root), func(i int) bool { return root[i].End > t.p.log.Start() })
+		if _, _, ok := compaction.PlanMerge(root[:n], compaction.MergeOptions{}); ok {
+			root = root[:n]
+		} else {
+			root = root[n:]
+		}
+	}
 	from, to, ok := compaction.PlanMerge(root, compaction.MergeOptions{})
 	if !ok {
 		return nil
@@ -117,7 +133,11 @@ func retention(age time.Duration, bytes int64) compaction.Retention {
 func (p *Partition) LocalSegments() []compaction.LocalSegment {
 	var out []compaction.LocalSegment
 	for _, s := range p.log.Sealed(p.log.Start()) {
-		out = append(out, compaction.LocalSegment{Base: s.Base, End: s.End, Bytes: s.Size, MaxTimestamp: s.MaxTimestamp})
+		ts := s.MaxTimestamp
+		if s.Records == 0 {
+			ts = 0 // compaction has left no record whose time could be waited for
+		}
+		out = append(out, compaction.LocalSegment{Base: s.Base, End: s.End, Bytes: s.Size, MaxTimestamp: ts})
 	}
 	base, _, bytes := p.log.ActiveInfo()
 	ts, _ := p.log.MaxTimestamp()
@@ -128,14 +148,28 @@ func (p *Partition) LocalSegments() []compaction.LocalSegment {
 func (p *Partition) LocalLog() compaction.LocalLog {
 	c := p.Settings()
 	l := compaction.LocalLog{RemoteEnd: -1, HighWatermark: p.View().HighWatermark, Local: retention(c.LocalRetention, c.LocalRetentionBytes), Segments: p.LocalSegments()}
+	if c.Compact && !c.Delete {
+		l.Local = retention(-1, -1) // of its records only the newest of a key are left: no time is up for them
+	}
 	if p.tier != nil {
 		l.RemoteEnd = p.tier.RemoteEnd()
+		if p.compacted() {
+			l.RemoteEnd = min(l.RemoteEnd, p.tier.Exchanged())
+		}
 	}
 	return l
 }
 
-// Trim drops local segments that end at or below to, which must be in the object store or below the log start.
+// Trim drops local segments that end at or below to, which must be in the object store or below the log start. Of a
+// compacted log it drops no more than what the store has in its present form, and nothing while that may change.
 func (p *Partition) Trim(to record.Offset) (freed int64, err error) {
+	if start := p.View().LogStart; to > start && p.compacted() {
+		if !p.compacting.TryLock() {
+			return 0, nil
+		}
+		defer p.compacting.Unlock()
+		to = max(p.tier.trimmable(to), start)
+	}
 	if freed, err = p.log.Trim(to); err != nil {
 		return freed, storageError(err)
 	}

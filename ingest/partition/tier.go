@@ -28,7 +28,11 @@ type TierParts struct {
 	// FS and Scratch are where uploads are put together.
 	FS      vfs.FS
 	Scratch string
-	Logger  *slog.Logger
+	// Pace waits until n more bytes may be read or written for compaction; Compacted is told the sizes of objects that were
+	// exchanged, and of what took their place. Both may be nil.
+	Pace      func(ctx context.Context, n int) error
+	Compacted func(before, after int64)
+	Logger    *slog.Logger
 }
 
 // TierSchedule is how often the parts of a tier's work come round.
@@ -62,6 +66,11 @@ type Tier struct {
 	failure atomic.Pointer[error]
 	wakeUp  chan struct{}
 
+	// exchanged is the offset below which a compacted local log and the remote one are known to hold the same; written under
+	// p.compacting.
+	exchanged   atomic.Int64
+	objectBytes int64 // exchangeBytes
+
 	// Of Run alone:
 	epoch                record.LeaderEpoch
 	started              time.Time
@@ -72,7 +81,7 @@ type Tier struct {
 // NewTier gives the partition a remote log. known is the remote log's end as remembered on this disk, or -1; log is its
 // manifest if that is loaded already. It must be called before the partition is used.
 func (p *Partition) NewTier(parts TierParts, schedule TierSchedule, known record.Offset, log *manifest.Log) *Tier {
-	t := &Tier{p: p, parts: parts, schedule: schedule, logger: parts.Logger.With("topic", p.topic, "partition", p.id.Partition), wakeUp: make(chan struct{}, 1)}
+	t := &Tier{p: p, parts: parts, schedule: schedule, logger: parts.Logger.With("topic", p.topic, "partition", p.id.Partition), wakeUp: make(chan struct{}, 1), objectBytes: exchangeBytes}
 	t.end.Store(int64(known))
 	if log != nil {
 		t.log.Store(log)
@@ -168,13 +177,10 @@ func (t *Tier) wake() {
 // Run does the remote log's work for a leadership in epoch until ctx ends. It returns an error if it cannot go on:
 // ship.ErrFenced, ship.ErrDeleted, ship.ErrDamaged, ship.ErrGap. A store that is away is waited for.
 func (t *Tier) Run(ctx context.Context, epoch record.LeaderEpoch) error {
-	t.epoch, t.started, t.swept, t.retained, t.maintained = epoch, time.Now(), false, time.Now(), time.Now()
-	if err := t.load(ctx); err != nil {
+	s, err := t.begin(ctx, epoch)
+	if err != nil {
 		return err
 	}
-	s := ship.New(ship.Config{ID: t.p.id, Epoch: epoch, Log: t.log.Load(), Source: source{t.p}, Store: t.parts.Store, Limiter: t.parts.Limiter, FS: t.parts.FS, Scratch: t.parts.Scratch,
-		Committed: t.committed, Removed: t.removed, Logger: t.logger})
-	t.shipper.Store(s)
 	wait := tierRetryFirst
 	for ctx.Err() == nil {
 		progress, err := t.step(ctx, s)
@@ -203,6 +209,19 @@ func (t *Tier) Run(ctx context.Context, epoch record.LeaderEpoch) error {
 		}
 	}
 	return nil
+}
+
+// begin takes up a leadership: it loads the manifest, however long that takes, and returns a Shipper that has done nothing yet.
+func (t *Tier) begin(ctx context.Context, epoch record.LeaderEpoch) (*ship.Shipper, error) {
+	t.epoch, t.started, t.swept, t.retained, t.maintained = epoch, time.Now(), false, time.Now(), time.Now()
+	t.exchanged.Store(0) // others may have led since
+	if err := t.load(ctx); err != nil {
+		return nil, err
+	}
+	s := ship.New(ship.Config{ID: t.p.id, Epoch: epoch, Log: t.log.Load(), Source: source{t.p}, Store: t.parts.Store, Limiter: t.parts.Limiter, FS: t.parts.FS, Scratch: t.parts.Scratch,
+		Committed: t.committed, Removed: t.removed, Logger: t.logger})
+	t.shipper.Store(s)
+	return s, nil
 }
 
 // step does one thing: an upload if there is one, else what retention asks for.
