@@ -17,17 +17,19 @@ FUZZTIME ?= 60s
 CUTS     ?= 10
 SEED     ?=
 CLIENTS  ?=
-ALL_CLIENTS = franz-go,sarama,kafka-go,kcat,librdkafka,kafkajs,java
+GO_CLIENTS = franz-go,sarama,kafka-go,kcat,librdkafka,kafkajs
+DURATION ?= 2m
+EOS      ?= franz-go,franz-go-848,java-848,streams
 # A program that starts Apache Kafka in everlog's place: see package e2e/harness.
 KAFKA    ?=
 AGAINST  = $(if $(KAFKA),EVERLOG_E2E_KAFKA=$(KAFKA))
 
-.PHONY: help build dev vet lint test unit race e2e e2e-race soak test-clients powercut diskfull fuzz bench tools clean
+.PHONY: help build dev vet lint test unit race e2e e2e-race soak test-clients eos powercut diskfull fuzz bench tools clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  variables: PACKAGES=./tier/... RUN=Regexp COUNT=n FUZZTIME=60s CUTS=10 SEED=n CLIENTS=a,b KAFKA=PROGRAM"
+	@echo "  variables: PACKAGES=./tier/... RUN=Regexp COUNT=n FUZZTIME=60s CUTS=10 SEED=n CLIENTS=a,b DURATION=2m KAFKA=PROGRAM"
 
 build: ## the binary ./everlog
 	go build -o everlog ./cmd/everlog
@@ -72,8 +74,12 @@ soak: ## end to end with the whole data set (over 200 MB, over 1 million records
 	EVERLOG_E2E_SIZE=full $(MAKE) --no-print-directory e2e
 	$(MAKE) --no-print-directory powercut
 
-test-clients: ## every client library, in groups and transactions (CLIENTS=kcat,java for some; KAFKA=PROGRAM tries Apache Kafka)
-	$(AGAINST) EVERLOG_E2E_CLIENTS=$(or $(CLIENTS),$(ALL_CLIENTS)) go test -count=$(COUNT) -timeout 30m -v -run '$(RUN)' ./e2e/matrix
+test-clients: ## every client library in groups and transactions, Java last (CLIENTS=kcat,java for some; KAFKA=PROGRAM tries Apache Kafka)
+	@set -e; for clients in $(or $(CLIENTS),$(GO_CLIENTS) java); do echo "== $$clients"; \
+	  $(AGAINST) EVERLOG_E2E_CLIENTS=$$clients go test -count=$(COUNT) -timeout 30m -v -parallel $$([ $$clients = java ] && echo 2 || echo 6) -run '$(RUN)' ./e2e/matrix; done
+
+eos: ## exactly once for DURATION: pipelines of franz-go, Java and Kafka Streams, killed with their broker at random (SEED=n, EOS=franz-go for some)
+	$(AGAINST) EVERLOG_E2E_EOS=$(EOS) EVERLOG_E2E_EOS_DURATION=$(DURATION) EVERLOG_E2E_SEED=$(SEED) go test -count=1 -timeout 120m -v -run 'ExactlyOnce' ./e2e/exactlyonce
 
 powercut: ## root: CUTS power cuts in mid-load on a loop-mounted disk
 	EVERLOG_E2E_CUTS=$(CUTS) EVERLOG_E2E_SEED=$(SEED) go test -count=1 -timeout 60m -v -run 'PowerCut' ./e2e/disk

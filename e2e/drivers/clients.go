@@ -68,6 +68,8 @@ var (
 		Name: "java", Idempotent: true, Assigns: true, Exact: true, Clean: true, Static: true, ServerSide: true, StaticServerSide: true,
 		Transactions: true, TxnOffsets: true, Committed: Always, command: java("Driver"),
 	}
+	// Streams is a word count of Kafka Streams; it has one verb, transform.
+	Streams = Client{Name: "streams", command: java("WordCount")}
 	Clients = []Client{Franz, Sarama, KafkaGo, Kcat, Librdkafka, KafkaJS, Java}
 )
 
@@ -134,6 +136,6 @@ func java(class string) func(testing.TB) (string, []string, []string) {
 		prepare(t, "e2e/java/build")
 		program := harness.NeedProgram(t, "java", "apt-get install default-jdk-headless maven")
 		path := cached(t, "java/classes") + ":" + cached(t, "java/jars") + "/*"
-		return program, []string{"-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", path, class}, nil
+		return program, []string{"-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", path, class}, nil
 	}
 }

@@ -18,6 +18,7 @@
 //	            exactly once; it prints "committed N" and "aborted N" for each transaction.
 //
 // Options: broker, topic, partitions, group, prefix, rate, idempotent, instance (group.instance.id), session (milliseconds),
-// protocol (classic or consumer: KIP-848), isolation (committed or uncommitted), id (transactional.id), timeout (of
-// transactions, milliseconds), to, seed, aborts (one in so many transactions is aborted on purpose).
+// protocol (classic or consumer: KIP-848), isolation (committed or uncommitted), hold (print "ready" and wait for a line of
+// input before joining), id (transactional.id), timeout (of transactions, milliseconds), to, seed, aborts (one in so many
+// transactions is aborted on purpose), words (franz-go: values are <prefix>N:WORD, of so many words).
 package drivers

@@ -3,6 +3,7 @@ package drivers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"time"
@@ -19,9 +20,12 @@ func franzProduce(ctx context.Context, o options, out *output) error {
 	}
 	defer client.Close()
 	failed := make(chan error, 1)
-	partitions := o.int("partitions", 1)
+	partitions, words := o.int("partitions", 1), o.int("words", 0)
 	n, err := pace(ctx, o, func(i int) error {
 		r := &kgo.Record{Partition: int32(i % partitions), Value: []byte(o["prefix"] + strconv.Itoa(i))}
+		if words > 0 {
+			r.Value = fmt.Appendf(r.Value, ":word%d", i*i%words)
+		}
 		client.Produce(context.Background(), r, func(_ *kgo.Record, err error) {
 			if err != nil {
 				select {

@@ -189,6 +189,14 @@ func (d *Driver) Tell(limit time.Duration, command string) error {
 	return d.Answer(limit, command, before)
 }
 
+// Go lets a driver begin that was started with hold=true and is ready.
+func (d *Driver) Go() {
+	d.t.Helper()
+	if _, err := fmt.Fprintln(d.stdin, "go"); err != nil {
+		d.t.Fatalf("%s: %v", d, err)
+	}
+}
+
 // Answer returns the answer after the first n of a transactor.
 func (d *Driver) Answer(limit time.Duration, what string, n int) error {
 	d.t.Helper()

@@ -41,13 +41,18 @@ func Main() {
 		o[key] = value
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	out := newOutput(os.Stdout)
+	if o["hold"] != "" {
+		out.say("ready")
+		_, _ = os.Stdin.Read(make([]byte, 64))
+	}
 	if os.Args[1] != "transactor" { // which reads its input itself
 		go func() {
 			_, _ = io.Copy(io.Discard, os.Stdin)
 			cancel()
 		}()
 	}
-	if err := run(ctx, o, newOutput(os.Stdout)); err != nil {
+	if err := run(ctx, o, out); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

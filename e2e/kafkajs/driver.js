@@ -18,14 +18,23 @@ const kafka = new Kafka({
   retry: { initialRetryTime: 100, maxRetryTime: 1000, retries: 1000 },
 })
 
+let ended = false
 const inputEnds = new Promise(resolve => {
   if (verb === 'transactor') return
-  process.stdin.resume()
   process.stdin.on('end', resolve)
   process.stdin.on('close', resolve)
-})
-let ended = false
-inputEnds.then(() => { ended = true })
+}).then(() => { ended = true })
+
+// Resolves when the first word comes, if it is waited for; what follows is thrown away.
+async function begin() {
+  if (verb === 'transactor') return
+  if (!o.hold) {
+    process.stdin.resume()
+    return
+  }
+  print('ready')
+  await new Promise(resolve => process.stdin.once('data', resolve))
+}
 
 async function produce() {
   const producer = kafka.producer({ idempotent: true, maxInFlightRequests: 1, allowAutoTopicCreation: false })
@@ -114,7 +123,7 @@ async function transactor() {
 }
 
 const verbs = { produce, member, transactor }
-verbs[verb]().then(() => process.exit(0), error => {
+begin().then(verbs[verb]).then(() => process.exit(0), error => {
   process.stderr.write(`${error.stack}\n`)
   process.exit(1)
 })

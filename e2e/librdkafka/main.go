@@ -29,6 +29,11 @@ func main() {
 		o[key] = value
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	if o["hold"] != "" {
+		show("ready")
+		flush()
+		_, _ = os.Stdin.Read(make([]byte, 64))
+	}
 	if os.Args[1] != "transactor" {
 		go func() {
 			_, _ = io.Copy(io.Discard, os.Stdin)

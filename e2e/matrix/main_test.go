@@ -39,7 +39,7 @@ var settings = map[string]string{
 	"group.consumer.min.heartbeat.interval.ms":                    "500",
 	"group.consumer.heartbeat.interval.ms":                        "500",
 	"group.consumer.min.session.timeout.ms":                       "3000",
-	"group.consumer.session.timeout.ms":                           "6000",
+	"group.consumer.session.timeout.ms":                           "15000",
 	"group.consumer.assignment.interval.ms":                       "0",
 	"transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
 	"offsets.topic.num.partitions":                                "5",

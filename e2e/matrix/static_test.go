@@ -15,8 +15,9 @@ func staticMembers(t *testing.T, w *world, c drivers.Client, protocol string) {
 	topic := "static-" + c.Name + "-" + protocol
 	w.createTopic(t, topic, partitions)
 	load := w.produce(t, c, topic, 200)
-	g := w.newGroup(t, c, topic, "protocol="+protocol, "session=10000")
-	stays, goes := g.join("instance=stays"), g.join("instance=goes")
+	g := w.newGroup(t, c, topic, "protocol="+protocol)
+	// The one that is restarted has time for it; the one that stays away is given up soon.
+	stays, goes := g.join("instance=stays", "session=45000"), g.join("instance=goes", "session=45000")
 	var before []int32
 	goes.Await(limit, "the partitions are shared", func(events []drivers.Event) error {
 		before = owns(events)
@@ -29,13 +30,15 @@ func staticMembers(t *testing.T, w *world, c drivers.Client, protocol string) {
 	awaitMore(goes, 50)
 	awaitMore(stays, 50)
 
+	back := g.join("instance=goes", "session=6000", "hold=true") // started before its session counts
+	back.AwaitCount(limit, "ready", 1)
 	changes := countOwnership(stays)
 	if protocol == "classic" {
 		goes.Kill()
 	} else {
 		goes.Leave() // it says that it will be back: without that KIP-848 keeps its place until the session ends
 	}
-	back := g.join("instance=goes")
+	back.Go()
 	back.Await(limit, "it has what it had", func(events []drivers.Event) error {
 		if got := owns(events); !slices.Equal(got, before) {
 			return fmt.Errorf("it has %v, it had %v", got, before)
