@@ -35,10 +35,9 @@ type Machine struct {
 	swept bool
 
 	// Of the step under way.
-	now      time.Time
-	idPrefix string               // of the ids that cluster/group/consumer makes
-	batch    []coordinator.Record // not in effects yet
-	effects  coordinator.Effects
+	now     time.Time
+	batch   []coordinator.Record // not in effects yet
+	effects coordinator.Effects
 }
 
 // group is what a group id stands for: offsets, and the membership of one of the two protocols.

@@ -290,6 +290,24 @@ func TestMigration(t *testing.T) {
 			b.hasOffset("g", "a", 3)
 			b.hasOffset("g", "b", -1)
 		}},
+		{"a group may have settings of its own", Options{}, func(b *bench) {
+			b.beat("g", "m", 0)
+			b.do(Configured{func(id string) consumer.Options {
+				if id == "g" {
+					return consumer.Options{SessionTimeout: 60 * time.Second, HeartbeatInterval: 7 * time.Second}
+				}
+				return consumer.Options{}
+			}})
+			epoch := b.beat("other", "m", 0).MemberEpoch
+			for group, want := range map[string]int32{"g": 7000, "other": 5000} {
+				if got := b.beat(group, "m", epoch, 0, 1, 2, 3, 4, 5, 6, 7).HeartbeatIntervalMillis; got != want {
+					b.t.Fatal(group, got)
+				}
+			}
+			b.pass(50 * time.Second)
+			b.isType("other", "consumer Empty")
+			b.isType("g", "consumer Stable")
+		}},
 		{"a topic that grows is assigned anew", Options{}, func(b *bench) {
 			epoch := b.beat("g", "m", 0).MemberEpoch
 			b.pass(5 * time.Second)
