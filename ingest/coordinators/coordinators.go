@@ -130,10 +130,14 @@ func (c *Coordinators) follow(ctx context.Context, img *metadata.Image) {
 	}
 }
 
-// tell gives a shard of groups what the newest image says of topics and of groups' settings.
+// tell gives a shard of groups what the newest image says of topics and of groups' settings. An image of before the store
+// went away may lack a topic that was made since: by it no offsets may be removed.
 func (c *Coordinators) tell(r *running) {
 	img := c.broker.Image()
 	r.Start(configured(img, c.broker.Config()))
+	if c.broker.Metadata.Stale() {
+		return
+	}
 	r.Start(group.TopicsChanged{Topics: topicsOf(img)})
 }
 

@@ -13,19 +13,25 @@ import (
 // Committed offsets: OffsetCommit (key 8, v2-10), OffsetFetch (9, v1-10; KIP-709, KIP-848), OffsetDelete (47, v0; KIP-496).
 // Topics that do not exist are answered here; the group's coordinator sees what is left.
 
-// exists reports whether a topic, by its name or in newer versions by its id, has a partition. It gives the topic its name.
-func (s *Server) exists(name *string, id [16]byte, byID bool, partition int32) int16 {
+// identify reports whether a topic, named by its name or in newer versions by its id, has a partition, and fills in the other
+// of the two.
+func (s *Server) identify(name *string, id *[16]byte, byID bool, partition int32) int16 {
 	t := s.broker.Image().Topic(*name)
 	if byID {
-		if t = s.broker.Image().TopicByID(record.TopicID(id)); t == nil {
+		if t = s.broker.Image().TopicByID(record.TopicID(*id)); t == nil {
 			return codeUnknownTopicID
 		}
-		*name = t.Name
 	}
 	if t == nil || partition < 0 || int(partition) >= len(t.Partitions) {
 		return codeUnknownTopicOrPartition
 	}
+	*name, *id = t.Name, t.ID
 	return 0
+}
+
+// exists is identify for a topic by name.
+func (s *Server) exists(name string, partition int32) int16 {
+	return s.identify(&name, new([16]byte), false, partition)
 }
 
 func (s *Server) offsetCommit(_ context.Context, c *call, req *kmsg.OffsetCommitRequest) (kmsg.Response, error) {
@@ -42,7 +48,7 @@ func (s *Server) offsetCommit(_ context.Context, c *call, req *kmsg.OffsetCommit
 		t := all[i]
 		t.Partitions = nil
 		for j := range all[i].Partitions {
-			if code := s.exists(&t.Topic, t.TopicID, byID, all[i].Partitions[j].Partition); code != 0 {
+			if code := s.identify(&t.Topic, &t.TopicID, byID, all[i].Partitions[j].Partition); code != 0 {
 				bad = append(bad, refused{i, j, code})
 				continue
 			}
@@ -184,7 +190,7 @@ func (s *Server) fetchOffsets(c *call, g *kmsg.OffsetFetchRequestGroup, stable b
 	if c.version >= 10 && g.Topics != nil {
 		known := []kmsg.OffsetFetchRequestGroupTopic{}
 		for _, t := range g.Topics {
-			if s.exists(&t.Topic, t.TopicID, true, 0) == codeUnknownTopicID {
+			if s.identify(&t.Topic, &t.TopicID, true, 0) == codeUnknownTopicID {
 				unknown = append(unknown, t)
 			} else {
 				known = append(known, t)
@@ -230,7 +236,7 @@ func (s *Server) offsetDelete(_ context.Context, c *call, req *kmsg.OffsetDelete
 		known := t
 		known.Partitions = nil
 		for _, p := range t.Partitions {
-			if s.exists(&known.Topic, [16]byte{}, false, p.Partition) != 0 {
+			if s.exists(known.Topic, p.Partition) != 0 {
 				unknown[at{t.Topic, p.Partition}] = true
 				continue
 			}

@@ -119,7 +119,7 @@ func (s *Server) addPartitionsToTxn(_ context.Context, c *call, req *kmsg.AddPar
 
 // addable is nil if all partitions exist; else nothing may be added, and it says why for each.
 func (s *Server) addable(topics []kmsg.AddPartitionsToTxnRequestTopic) func(string, int32) int16 {
-	unknown := func(topic string, partition int32) bool { return s.exists(&topic, [16]byte{}, false, partition) != 0 }
+	unknown := func(topic string, partition int32) bool { return s.exists(topic, partition) != 0 }
 	for _, t := range topics {
 		for _, p := range t.Partitions {
 			if !unknown(t.Topic, p) {
@@ -205,7 +205,7 @@ func (s *Server) txnOffsetCommit(_ context.Context, c *call, req *kmsg.TxnOffset
 		known := t
 		known.Partitions = nil
 		for _, p := range t.Partitions {
-			if s.exists(&known.Topic, [16]byte{}, false, p.Partition) == 0 {
+			if s.exists(known.Topic, p.Partition) == 0 {
 				known.Partitions = append(known.Partitions, p)
 			}
 		}
@@ -223,7 +223,7 @@ func (s *Server) txnOffsetCommit(_ context.Context, c *call, req *kmsg.TxnOffset
 			for _, p := range t.Partitions {
 				rp := kmsg.NewTxnOffsetCommitResponseTopicPartition()
 				rp.Partition, rp.ErrorCode = p.Partition, code
-				if unknown := s.exists(&t.Topic, [16]byte{}, false, p.Partition); unknown != 0 {
+				if unknown := s.exists(t.Topic, p.Partition); unknown != 0 {
 					rp.ErrorCode = unknown
 				} else if good != nil {
 					rp.ErrorCode = txnCommittedCode(good, t.Topic, p.Partition)
