@@ -94,6 +94,10 @@ var (
 	descCacheEvict  = desc("cache_evictions_total", "Blocks of history that left memory.")
 	descCacheBytes  = desc("cache_bytes", "Bytes of history in the cache, by tier.", "tier")
 	descCacheGets   = desc("cache_gets_total", "Ranged GETs made to fill the cache.")
+	descCompact     = desc("compaction_passes_total", "Passes of key compaction over local logs, by outcome.", "outcome")
+	descCompactRead = desc("compaction_read_bytes_total", "Bytes of local segments that key compaction has read.")
+	descCompactLeft = desc("compaction_left_bytes_total", "Bytes that it left of them.")
+	descExchanged   = desc("compaction_exchanged_objects_total", "Objects that took the place of others in the store after key compaction.")
 	descVersion     = desc("metadata_version", "Version of the metadata image.")
 )
 
@@ -129,6 +133,12 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter(descCacheGets, float64(s.Gets))
 	gauge(descCacheBytes, float64(s.MemoryBytes), "memory")
 	gauge(descCacheBytes, float64(s.DiskBytes), "disk")
+	k := b.Compactions()
+	counter(descCompact, float64(k.Passes), "ended")
+	counter(descCompact, float64(k.Failures), "failed")
+	counter(descCompactRead, float64(k.BytesBefore))
+	counter(descCompactLeft, float64(k.BytesAfter))
+	counter(descExchanged, float64(k.Exchanged))
 	gauge(descVersion, float64(b.Image().Version))
 }
 
