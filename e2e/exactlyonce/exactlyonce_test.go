@@ -120,6 +120,9 @@ func (w *world) disturb(d time.Duration) {
 		for _, p := range w.pipelines {
 			p.revive()
 		}
+		if err := w.tail.err(); err != nil {
+			w.t.Fatal(err)
+		}
 		if time.Now().Before(due) {
 			continue
 		}
@@ -152,7 +155,7 @@ func (w *world) settle() {
 			if got := w.tail.count(p.output); got < total {
 				return fmt.Errorf("%d are committed", got)
 			}
-			return w.tail.err()
+			return nil
 		})
 	}
 	for _, p := range w.pipelines {

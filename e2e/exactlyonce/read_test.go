@@ -1,7 +1,9 @@
 package exactlyonce
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -71,15 +73,28 @@ func (r *tail) run(ctx context.Context) {
 		}
 		r.mu.Lock()
 		fetches.EachError(func(topic string, p int32, err error) {
-			r.wrong = append(r.wrong, fmt.Errorf("a consumer of %s-%d was told: %w", topic, p, err))
-		})
-		fetches.EachRecord(func(k *kgo.Record) {
-			if strings.Contains(string(k.Value), drivers.Poison) {
-				r.wrong = append(r.wrong, fmt.Errorf("%s-%d: an aborted record at %d was read as committed: %q", k.Topic, k.Partition, k.Offset, k.Value))
+			// franz-go 1.22.2 forgets the leader epoch of markers it has read: if the first thing in a new epoch is one, it takes the
+			// end of the old epoch for a loss and goes back by that marker. What is lost would be missing in the end.
+			if lost := (*kgo.ErrDataLoss)(nil); !errors.As(err, &lost) {
+				r.wrong = append(r.wrong, fmt.Errorf("a consumer of %s-%d was told: %w", topic, p, err))
 			}
-			r.seen[k.Topic][k.Partition] = append(r.seen[k.Topic][k.Partition], record{k.Offset, string(k.Key), string(k.Value)})
 		})
+		fetches.EachRecord(r.seeLocked)
 		r.mu.Unlock()
+	}
+}
+
+func (r *tail) seeLocked(k *kgo.Record) {
+	now, seen := record{k.Offset, string(k.Key), string(k.Value)}, r.seen[k.Topic][k.Partition]
+	if strings.Contains(now.value, drivers.Poison) {
+		r.wrong = append(r.wrong, fmt.Errorf("%s-%d: an aborted record at %d was read as committed: %q", k.Topic, k.Partition, k.Offset, k.Value))
+	}
+	at, again := slices.BinarySearchFunc(seen, k.Offset, func(r record, offset int64) int { return cmp.Compare(r.offset, offset) })
+	switch {
+	case at == len(seen):
+		r.seen[k.Topic][k.Partition] = append(seen, now)
+	case !again || seen[at] != now:
+		r.wrong = append(r.wrong, fmt.Errorf("%s-%d: %v was read again, and was %v", k.Topic, k.Partition, now, seen[at]))
 	}
 }
 
