@@ -1,10 +1,12 @@
 package drivers
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/everlog/everlog/e2e/harness"
@@ -56,8 +58,9 @@ var (
 	}
 	// KafkaGo asks for committed records and does not look at the list of aborted transactions.
 	KafkaGo = Client{Name: "kafka-go", command: inGo("kafka-go")}
-	// Kcat is librdkafka 2.0 as Debian ships it. Its reports come through a pipe that may be late.
-	Kcat       = Client{Name: "kcat", Idempotent: true, Assigns: true, Static: true, Transactions: true, Committed: Always, command: inGo("kcat")}
+	// Kcat is librdkafka 2.0 as Debian ships it. Its reports come through a pipe that may be late. When it is told to end it
+	// throws away the record it was just given, and commits it.
+	Kcat       = Client{Name: "kcat", Idempotent: true, Assigns: true, Static: true, DropsLast: true, Transactions: true, Committed: Always, command: inGo("kcat")}
 	Librdkafka = Client{
 		Name: "librdkafka", Idempotent: true, Assigns: true, Exact: true, Clean: true, Static: true, ServerSide: true, StaticServerSide: true,
 		Transactions: true, TxnOffsets: true, Committed: Always, command: librdkafka,
@@ -138,4 +141,13 @@ func java(class string) func(testing.TB) (string, []string, []string) {
 		path := cached(t, "java/classes") + ":" + cached(t, "java/jars") + "/*"
 		return program, []string{"-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", path, class}, nil
 	}
+}
+
+// JavaCommand is a class of e2e/java or its jars as a process, which dies with the test.
+func JavaCommand(ctx context.Context, t testing.TB, class string, args ...string) *exec.Cmd {
+	t.Helper()
+	program, fixed, _ := java(class)(t)
+	cmd := exec.CommandContext(ctx, program, append(fixed, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
 }

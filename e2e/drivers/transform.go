@@ -24,6 +24,10 @@ func franzTransform(ctx context.Context, o options, out *output) error {
 		return err
 	}
 	defer session.Close()
+	// Fences the process before this one, whose transaction would hold up the offsets until it times out.
+	if _, _, err := session.Client().ProducerID(ctx); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("producer id: %w", err)
+	}
 	seed := uint64(o.int("seed", 1))
 	random := rand.New(rand.NewPCG(seed, seed))
 	aborts := o.int("aborts", 0)

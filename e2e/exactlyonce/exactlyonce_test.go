@@ -57,6 +57,7 @@ func TestExactlyOnce(t *testing.T) {
 	}
 	t.Cleanup(client.Close)
 	w.admin = kadm.NewClient(client)
+	t.Cleanup(w.diagnose)
 
 	topics := []string{input}
 	for _, k := range wanted(t) {
@@ -78,6 +79,34 @@ func TestExactlyOnce(t *testing.T) {
 	w.resume()
 	w.disturb(duration(t) / 4)
 	w.settle()
+}
+
+// diagnose says, if the test has failed, what is open.
+func (w *world) diagnose() {
+	if !w.t.Failed() || !w.Alive() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	transactions, err := w.admin.DescribeTransactions(ctx)
+	for _, d := range transactions {
+		w.t.Logf("transaction of %s: %s, producer %d epoch %d, since %v, %v", d.TxnID, d.State, d.ProducerID, d.ProducerEpoch, d.StartTimestamp, d.Topics.Sorted())
+	}
+	ends, err2 := w.admin.ListEndOffsets(ctx)
+	stable, err3 := w.admin.ListCommittedOffsets(ctx)
+	ends.Each(func(o kadm.ListedOffset) {
+		if s, ok := stable.Lookup(o.Topic, o.Partition); ok && s.Offset != o.Offset {
+			w.t.Logf("%s-%d: last stable offset %d, end %d", o.Topic, o.Partition, s.Offset, o.Offset)
+		}
+	})
+	for _, p := range w.pipelines {
+		offsets, err := w.admin.FetchOffsets(ctx, p.name)
+		for _, o := range offsets.Sorted() {
+			w.t.Logf("group %s: %s-%d at %d of %d, %v", p.name, o.Topic, o.Partition, o.At, ends[o.Topic][o.Partition].Offset, o.Err)
+		}
+		w.t.Log(p.summary(), err)
+	}
+	w.t.Log(errors.Join(err, err2, err3))
 }
 
 func (w *world) createTopics(topics ...string) {
