@@ -23,6 +23,8 @@ type Client struct {
 	Exact bool
 	// Clean members commit all they have reported before they give up a partition.
 	Clean bool
+	// DropsLast members that leave may commit a record that they were given and do not report.
+	DropsLast bool
 	// Static members can have a group.instance.id, in the classic protocol.
 	Static bool
 	// ServerSide members speak the protocol of KIP-848; StaticServerSide with a group.instance.id too.
