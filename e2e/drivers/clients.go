@@ -23,6 +23,8 @@ type Client struct {
 	Exact bool
 	// Clean members commit all they have reported before they give up a partition.
 	Clean bool
+	// GoesBack: committed offsets may go back at a rebalance.
+	GoesBack bool
 	// DropsLast members that leave may commit a record that they were given and do not report.
 	DropsLast bool
 	// Static members can have a group.instance.id, in the classic protocol.
@@ -58,8 +60,9 @@ var (
 		Name: "sarama", Idempotent: true, Assigns: true, Exact: true, Clean: true, Static: true, Transactions: true, TxnOffsets: true,
 		Committed: Always, command: inGo("sarama"),
 	}
-	// KafkaGo asks for committed records and does not look at the list of aborted transactions.
-	KafkaGo = Client{Name: "kafka-go", command: inGo("kafka-go")}
+	// KafkaGo asks for committed records and does not look at the list of aborted transactions. What it had fetched before a
+	// rebalance it hands out after it, and commits it in the new generation.
+	KafkaGo = Client{Name: "kafka-go", GoesBack: true, command: inGo("kafka-go")}
 	// Kcat is librdkafka 2.0 as Debian ships it. Its reports come through a pipe that may be late. When it is told to end it
 	// throws away the record it was just given, and commits it.
 	Kcat       = Client{Name: "kcat", Idempotent: true, Assigns: true, Static: true, DropsLast: true, Transactions: true, Committed: Always, command: inGo("kcat")}
