@@ -5,8 +5,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"hash/crc32"
+	"math/rand"
 	randv2 "math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -350,12 +353,20 @@ func TestPowerCutAtEveryOperationOfAPass(t *testing.T) {
 		r := newRig(t, seed, false)
 		r.settings.TombstoneRetention = 0
 		r.p.SetSettings(&r.settings)
+		var mu sync.Mutex
 		armed := false
+		arm := func(on bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			armed = on
+		}
 		r.close()
 		r.fs = vfs.Fault(r.mem, func(op vfs.Op) error {
 			switch op.Kind {
 			case vfs.OpRead, vfs.OpSize, vfs.OpStat, vfs.OpList, vfs.OpOpen, vfs.OpClose:
 			default:
+				mu.Lock() // the flusher calls too
+				defer mu.Unlock()
 				if armed {
 					points++
 					r.survives(fmt.Sprintf("seed %d, power cut %d before %s of %s", seed, points, op.Kind, op.Name))
@@ -376,12 +387,12 @@ func TestPowerCutAtEveryOperationOfAPass(t *testing.T) {
 					}
 				}
 			}
-			armed = true
+			arm(true)
 			if _, err := r.compact(); err != nil {
 				t.Fatal(err)
 			}
+			arm(false)
 			r.survives(fmt.Sprintf("seed %d, after a pass", seed))
-			armed = false
 		}
 		r.close()
 	}
@@ -394,9 +405,10 @@ func TestPowerCutAtEveryOperationOfAPass(t *testing.T) {
 func (r *rig) survives(when string) {
 	r.t.Helper()
 	c := *r
-	c.mem = r.mem.CrashClone(r.rng, r.rng.Float64())
+	c.rng = rand.New(rand.NewSource(int64(crc32.ChecksumIEEE([]byte(when))))) // r's own belongs to another goroutine
+	c.mem = r.mem.CrashClone(c.rng, c.rng.Float64())
 	c.fs = c.mem
-	c.pebble = r.pebble.CrashClone(pebblevfs.CrashCloneCfg{UnsyncedDataPercent: r.rng.Intn(101), RNG: randv2.New(randv2.NewPCG(uint64(r.rng.Int63()), 1))})
+	c.pebble = r.pebble.CrashClone(pebblevfs.CrashCloneCfg{UnsyncedDataPercent: c.rng.Intn(101), RNG: randv2.New(randv2.NewPCG(uint64(c.rng.Int63()), 1))})
 	c.open()
 	defer c.close()
 	err := c.check()
