@@ -8,6 +8,8 @@ PACKAGES ?= ./...
 # Unit tests: all but the end-to-end tree, which runs alone afterwards because its processes want the machine for themselves.
 UNIT     = $$(go list $(PACKAGES) | grep -v '/e2e')
 E2E      ?= ./e2e/...
+# They need Maven and a JDK, and belong to test-java.
+JAVA_E2E = ./e2e/kafkatools
 RACE     ?= $(PACKAGES)
 RUN      ?= .
 COUNT    ?= 1
@@ -17,14 +19,13 @@ FUZZTIME ?= 60s
 CUTS     ?= 10
 SEED     ?=
 CLIENTS  ?=
-GO_CLIENTS = franz-go,sarama,kafka-go,kcat,librdkafka,kafkajs
 DURATION ?= 2m
 EOS      ?= franz-go,franz-go-848,java-848,streams
 # A program that starts Apache Kafka in everlog's place: see package e2e/harness.
 KAFKA    ?=
 AGAINST  = $(if $(KAFKA),EVERLOG_E2E_KAFKA=$(KAFKA))
 
-.PHONY: help build dev vet lint test unit race e2e e2e-race soak test-clients eos powercut diskfull fuzz bench tools clean
+.PHONY: help build dev vet lint test unit race e2e e2e-race soak test-clients test-java eos powercut diskfull fuzz bench tools clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +64,7 @@ race: ## tests of the packages under the race detector (RACE=./ingest/... for so
 e2e: ## end to end: real clients, real processes, real object stores (disk faults, with two power cuts, only as root)
 	@root=$$(id -u); failed=; for package in $$(go list $(E2E)); do \
 	  if [ $$root != 0 ] && [[ $$package == */e2e/disk ]]; then echo "NOT RUN, needs root: $$package (sudo make diskfull powercut)"; continue; fi; \
+	  if [[ " $(JAVA_E2E) " == *" ./$${package#*/everlog/everlog/} "* ]]; then echo "NOT RUN, needs Maven and a JDK: $$package (make test-java)"; continue; fi; \
 	  go test -count=$(COUNT) -timeout 15m -run '$(RUN)' $$package || failed="$$failed $$package"; done; \
 	  [ -z "$$failed" ] || { echo "FAILED:$$failed"; exit 1; }
 
@@ -74,9 +76,13 @@ soak: ## end to end with the whole data set (over 200 MB, over 1 million records
 	EVERLOG_E2E_SIZE=full $(MAKE) --no-print-directory e2e
 	$(MAKE) --no-print-directory powercut
 
-test-clients: ## every client library in groups and transactions, Java last (CLIENTS=kcat,java for some; KAFKA=PROGRAM tries Apache Kafka)
-	@set -e; for clients in $(or $(CLIENTS),$(GO_CLIENTS) java); do echo "== $$clients"; \
-	  $(AGAINST) EVERLOG_E2E_CLIENTS=$$clients go test -count=$(COUNT) -timeout 30m -v -parallel $$([ $$clients = java ] && echo 2 || echo 6) -run '$(RUN)' ./e2e/matrix; done
+test-clients: ## every client library in groups and transactions, then test-java (CLIENTS=kcat,sarama for some; KAFKA=PROGRAM tries Apache Kafka)
+	$(AGAINST) EVERLOG_E2E_CLIENTS=$(CLIENTS) go test -count=$(COUNT) -timeout 30m -v -run '$(RUN)' ./e2e/matrix
+	@[ -n "$(CLIENTS)" ] || $(MAKE) --no-print-directory test-java
+
+test-java: ## what needs Maven and a JDK: Java's client in the matrix, Kafka's own tools, Connect (RUN, KAFKA)
+	$(AGAINST) EVERLOG_E2E_CLIENTS=java go test -count=$(COUNT) -timeout 30m -v -parallel 2 -run '$(RUN)' ./e2e/matrix
+	$(AGAINST) go test -count=$(COUNT) -timeout 30m -v -p 1 -run '$(RUN)' $(JAVA_E2E)
 
 eos: ## exactly once for DURATION: pipelines of franz-go, Java and Kafka Streams, killed with their broker at random (SEED=n, EOS=franz-go for some)
 	$(AGAINST) EVERLOG_E2E_EOS=$(EOS) EVERLOG_E2E_EOS_DURATION=$(DURATION) EVERLOG_E2E_SEED=$(SEED) go test -count=1 -timeout 120m -v -run 'ExactlyOnce' ./e2e/exactlyonce
