@@ -9,7 +9,7 @@ PACKAGES ?= ./...
 UNIT     = $$(go list $(PACKAGES) | grep -v '/e2e')
 E2E      ?= ./e2e/...
 # They need Maven and a JDK, and belong to test-java.
-JAVA_E2E = ./e2e/kafkatools
+JAVA_E2E = ./e2e/kafkatools ./e2e/connect
 RACE     ?= $(PACKAGES)
 RUN      ?= .
 COUNT    ?= 1
