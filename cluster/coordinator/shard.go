@@ -176,13 +176,20 @@ func (s *Shard) Start(event any) *Call {
 	return s.start(nil, event)
 }
 
+// StartIf is Start if check returns nil, else an answer with its error. Nothing is appended between the two: check can
+// find out whether the log would take what the machine will append.
+func (s *Shard) StartIf(check func() error, event any) *Call {
+	return s.start(check, event)
+}
+
 // StartWith appends a batch that is not the machine's, a transaction's marker, and gives it the event that the batch is
 // in the log.
 func (s *Shard) StartWith(b record.Batch, event any) *Call {
-	return s.start(b, event)
+	return s.start(func() error { return s.appendLocked(b) }, event)
 }
 
-func (s *Shard) start(b record.Batch, event any) *Call {
+// start gives the machine an event, unless first fails: nothing of the machine's is lost then, and it is kept.
+func (s *Shard) start(first func() error, event any) *Call {
 	c := &Call{done: make(chan result, 1)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -195,8 +202,8 @@ func (s *Shard) start(b record.Batch, event any) *Call {
 		c.done <- result{err: err}
 		return c
 	}
-	if b != nil {
-		if err := s.appendLocked(b); err != nil { // nothing of the machine's is lost: it need not be dropped
+	if first != nil {
+		if err := first(); err != nil {
 			c.done <- result{err: err}
 			return c
 		}
@@ -223,7 +230,15 @@ func (s *Shard) Forget(c *Call) {
 
 // Do starts an event and waits for its answer.
 func (s *Shard) Do(ctx context.Context, event any) (any, error) {
-	c := s.Start(event)
+	return s.await(ctx, s.Start(event))
+}
+
+// DoIf is Do with the check of StartIf.
+func (s *Shard) DoIf(ctx context.Context, check func() error, event any) (any, error) {
+	return s.await(ctx, s.StartIf(check, event))
+}
+
+func (s *Shard) await(ctx context.Context, c *Call) (any, error) {
 	v, err := c.Wait(ctx)
 	if err != nil {
 		s.Forget(c)

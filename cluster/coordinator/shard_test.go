@@ -213,6 +213,23 @@ func TestFailedAppendLoadsAgain(t *testing.T) {
 	}
 }
 
+func TestRefusedCheckKeepsTheMachine(t *testing.T) {
+	d := &disk{}
+	s, loads := run(t, d)
+	<-loads
+	do(t, s, add{5})
+	errFenced := errors.New("fenced")
+	if v, err := s.DoIf(t.Context(), func() error { return errFenced }, add{7}); !errors.Is(err, errFenced) {
+		t.Fatalf("answer %v, %v; want %v", v, err, errFenced)
+	}
+	if v, err := s.DoIf(t.Context(), func() error { return nil }, add{7}); err != nil || v != uint64(12) {
+		t.Fatalf("answer %v, %v; want 12", v, err)
+	}
+	if len(d.log) != 2 {
+		t.Fatalf("%d batches in the log, want 2", len(d.log))
+	}
+}
+
 func TestFailedCommitLoadsAgain(t *testing.T) {
 	d := &disk{}
 	s, loads := run(t, d)

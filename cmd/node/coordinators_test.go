@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
@@ -193,6 +194,43 @@ func TestLateBatchOfAFinishedTransactionIsRefused(t *testing.T) {
 	b.transact(cl, "in", "two", true)
 	if got := b.committed("in", 2); !slices.Equal(got, []string{"one", "two"}) {
 		t.Errorf("read %q", got)
+	}
+}
+
+// TestOffsetsOfAFencedProducerAreRefused: without verification too, and the group's coordinator goes on at once.
+func TestOffsetsOfAFencedProducerAreRefused(t *testing.T) {
+	set := quickGroups()
+	set["transaction.partition.verification.enable"] = "false"
+	b := newBench(t, set)
+	b.start()
+	defer b.stop()
+	b.create("in", 1, nil)
+	b.commitOffset("g", "in", 1)
+	cl := b.client(kgo.TransactionalID("t"))
+	defer cl.Close()
+	b.transact(cl, "in", "makes the coordinator", true)
+	commit := func(id int64, epoch int16) int16 {
+		req := kmsg.NewPtrTxnOffsetCommitRequest()
+		req.TransactionalID, req.Group, req.ProducerID, req.ProducerEpoch, req.Generation = "t", "g", id, epoch, -1
+		rt := kmsg.NewTxnOffsetCommitRequestTopic()
+		rt.Topic = "in"
+		rp := kmsg.NewTxnOffsetCommitRequestTopicPartition()
+		rp.Offset = 5
+		rt.Partitions = append(rt.Partitions, rp)
+		req.Topics = append(req.Topics, rt)
+		return b.ask(4, req).(*kmsg.TxnOffsetCommitResponse).Topics[0].Partitions[0].ErrorCode
+	}
+	const id = 4711
+	if code := commit(id, 1); code != 0 {
+		t.Fatalf("offsets are refused with %v", kerr.ErrorForCode(code))
+	}
+	for range 3 {
+		if code := commit(id, 0); code != kerr.InvalidProducerEpoch.Code {
+			t.Errorf("offsets of an epoch before: %v, want %v", kerr.ErrorForCode(code), kerr.InvalidProducerEpoch)
+		}
+	}
+	if code := commit(id, 1); code != 0 {
+		t.Errorf("then offsets are refused with %v", kerr.ErrorForCode(code))
 	}
 }
 

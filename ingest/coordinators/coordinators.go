@@ -58,6 +58,7 @@ type place struct {
 // running is a shard led here.
 type running struct {
 	*coordinator.Shard
+	log    *partitionLog
 	topic  record.TopicID
 	epoch  record.LeaderEpoch // of the image that started it
 	cancel context.CancelFunc
@@ -147,6 +148,7 @@ func (c *Coordinators) start(ctx context.Context, at place, t *metadata.Topic) *
 	r := &running{topic: t.ID, epoch: t.Partitions[at.partition].LeaderEpoch, cancel: cancel, done: make(chan struct{})}
 	markers := &writers{parent: ctx}
 	l := &partitionLog{broker: c.broker, topic: t, index: at.partition}
+	r.log = l
 	parts := coordinator.Parts{Log: l, Load: l.load, Now: time.Now, Logger: c.log.With("topic", at.topic, "partition", at.partition)}
 	if at.topic == OffsetsTopic {
 		parts.Machine = func() coordinator.Machine {
@@ -194,6 +196,19 @@ func (c *Coordinators) all() map[place]*running {
 // Group returns the shard that coordinates a group. Errors: ErrNotCoordinator.
 func (c *Coordinators) Group(id string) (*coordinator.Shard, error) { return c.find(OffsetsTopic, id) }
 
+// GroupLog returns the partition that the shard of a group appends to, as far as it is loaded. Errors: ErrNotCoordinator, ErrLoading.
+func (c *Coordinators) GroupLog(id string) (*partition.Partition, error) {
+	r, err := c.running(OffsetsTopic, id)
+	if err != nil {
+		return nil, err
+	}
+	p := r.log.p.Load()
+	if p == nil {
+		return nil, ErrLoading
+	}
+	return p, nil
+}
+
 // Txn returns the shard that coordinates a transactional id. Errors: ErrNotCoordinator.
 func (c *Coordinators) Txn(id string) (*coordinator.Shard, error) { return c.find(TxnTopic, id) }
 
@@ -214,6 +229,14 @@ func (c *Coordinators) ofTopic(topic string) []*coordinator.Shard {
 }
 
 func (c *Coordinators) find(topic, id string) (*coordinator.Shard, error) {
+	r, err := c.running(topic, id)
+	if err != nil {
+		return nil, err
+	}
+	return r.Shard, nil
+}
+
+func (c *Coordinators) running(topic, id string) (*running, error) {
 	t := c.broker.Image().Topic(topic)
 	if t == nil {
 		return nil, fmt.Errorf("%w: %s does not exist", ErrNotCoordinator, topic)
@@ -224,7 +247,7 @@ func (c *Coordinators) find(topic, id string) (*coordinator.Shard, error) {
 	c.mu.RUnlock()
 	switch {
 	case r != nil:
-		return r.Shard, nil
+		return r, nil
 	case t.Partitions[index].Leader == c.broker.ID():
 		return nil, fmt.Errorf("%w: %s-%d", ErrLoading, topic, index)
 	}

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -10,6 +11,7 @@ import (
 	"github.com/everlog/everlog/cluster/coordinator"
 	"github.com/everlog/everlog/cluster/txn"
 	"github.com/everlog/everlog/ingest/coordinators"
+	"github.com/everlog/everlog/ingest/partition"
 	"github.com/everlog/everlog/tier/record"
 )
 
@@ -257,10 +259,17 @@ func (s *Server) commitInTxn(ctx context.Context, c *call, req *kmsg.TxnOffsetCo
 	if err != nil {
 		return nil, codeOf(err)
 	}
-	producer := transaction{id: req.TransactionalID, producerID: record.ProducerID(req.ProducerID), epoch: record.ProducerEpoch(req.ProducerEpoch)}
+	log, err := s.coordinators.GroupLog(req.Group)
+	if err != nil {
+		return nil, codeOf(err)
+	}
+	t := transaction{id: req.TransactionalID, producerID: record.ProducerID(req.ProducerID), epoch: record.ProducerEpoch(req.ProducerEpoch)}
 	v2 := c.version >= 5
+	var guard partition.Guard
 	if v2 || s.broker.Config().Bool("transaction.partition.verification.enable") {
-		code := s.verify(ctx, producer, txn.TopicPartition{Topic: coordinators.OffsetsTopic, Partition: at}, v2)
+		guard = log.Verification(t.producerID)
+		defer log.EndVerification(t.producerID, guard)
+		code := s.verify(ctx, t, txn.TopicPartition{Topic: coordinators.OffsetsTopic, Partition: at}, v2)
 		if code != 0 {
 			return nil, offsetsCode(code, c.version)
 		}
@@ -269,7 +278,11 @@ func (s *Server) commitInTxn(ctx context.Context, c *call, req *kmsg.TxnOffsetCo
 	if err != nil {
 		return nil, codeOf(err)
 	}
-	v, err := shard.Do(ctx, groupRequest(c, req))
+	mayCommit := func() error { return log.MayCommitOffsets(t.producerID, t.epoch, guard, time.Now().UnixMilli()) }
+	v, err := shard.DoIf(ctx, mayCommit, groupRequest(c, req))
+	if errors.Is(err, partition.ErrUnverified) { // it ended while its coordinator was asked: the next try is told so
+		return nil, offsetsCode(kerr.CoordinatorLoadInProgress.Code, c.version)
+	}
 	return v, codeOf(err)
 }
 

@@ -45,11 +45,27 @@ func (p *Partition) checkVerifiedLocked(b record.Batch, o AppendOptions) error {
 		delete(p.verifying, id)
 		return nil
 	}
-	if !o.Verify || !b.IsTransactional() || p.producers.InTxn(id, b.ProducerEpoch()) {
+	if !o.Verify || !b.IsTransactional() {
 		return nil
 	}
-	if o.Guard == 0 || p.verifying[id] != o.Guard {
-		return fmt.Errorf("%w: producer %d in %s-%d", ErrUnverified, id, p.topic, p.id.Partition)
+	return p.verifiedLocked(id, b.ProducerEpoch(), o.Guard)
+}
+
+// verifiedLocked refuses a producer that has no transaction open here if its verification is void.
+func (p *Partition) verifiedLocked(id record.ProducerID, epoch record.ProducerEpoch, g Guard) error {
+	if p.producers.InTxn(id, epoch) || g != 0 && p.verifying[id] == g {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%w: producer %d in %s-%d", ErrUnverified, id, p.topic, p.id.Partition)
+}
+
+// MayCommitOffsets tells whether the coordinator of groups may append offsets for the producer's transaction: nil, ErrUnverified
+// (never with the zero guard, which stands for a broker that does not verify), or the producer state's error.
+func (p *Partition) MayCommitOffsets(id record.ProducerID, epoch record.ProducerEpoch, g Guard, nowMs int64) error {
+	p.producerMu.Lock()
+	defer p.producerMu.Unlock()
+	if err := p.producers.CheckOffsets(id, epoch, nowMs); err != nil || g == 0 {
+		return err
+	}
+	return p.verifiedLocked(id, epoch, g)
 }

@@ -38,11 +38,8 @@ func (s *State) check(b record.Batch, nowMs int64, v2 bool) (Verdict, error) {
 	if b.IsControl() {
 		return Verdict{}, checkMarker(e, b, v2)
 	}
-	if b.BaseSequence() < 0 && b.IsTransactional() && e != nil && epoch < e.epoch {
-		return Verdict{}, fmt.Errorf("%w: producer %d has epoch %d, current is %d", ErrInvalidEpoch, id, epoch, e.epoch)
-	}
 	if b.BaseSequence() < 0 && b.IsTransactional() {
-		return Verdict{}, nil // offsets that a group coordinator writes for a transaction
+		return Verdict{}, s.CheckOffsets(id, epoch, nowMs)
 	}
 	if b.BaseSequence() < 0 || b.LastOffsetDelta() < 0 {
 		return Verdict{}, fmt.Errorf("%w: producer %d with sequence %d", ErrInvalidBatch, id, b.BaseSequence())
@@ -54,6 +51,14 @@ func (s *State) check(b record.Batch, nowMs int64, v2 bool) (Verdict, error) {
 		return Verdict{}, nil // its state may have been lost to retention: any start is right
 	}
 	return e.checkData(b)
+}
+
+// CheckOffsets is Check for what a group coordinator writes for a producer's transaction, which has no sequence numbers.
+func (s *State) CheckOffsets(id record.ProducerID, epoch record.ProducerEpoch, nowMs int64) error {
+	if e := s.producers[id]; e != nil && !s.expired(e, nowMs) && epoch < e.epoch {
+		return fmt.Errorf("%w: producer %d has epoch %d, current is %d", ErrInvalidEpoch, id, epoch, e.epoch)
+	}
+	return nil
 }
 
 // checkData looks for a duplicate before anything else: a resent batch is answered even if its transaction is over.
