@@ -12,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/everlog/everlog/ingest/partition"
@@ -181,6 +182,29 @@ func TestTopicDeletedWhileItsReplicaLoads(t *testing.T) {
 	b.deleted()
 	if n := len(b.node.broker.Partitions()); n != 0 {
 		t.Fatalf("%d replicas of a deleted topic are open", n)
+	}
+}
+
+// TestFetchOutlastsAnAbsentStore: a fetch that still has time asks again; its client is told nothing.
+func TestFetchOutlastsAnAbsentStore(t *testing.T) {
+	b := newBench(t, map[string]string{"tier.seal.ms": "1000"})
+	g := b.gated("")
+	b.start()
+	b.create("t", 1, nil)
+	b.produce("t", 1, 0, 50)
+	b.shipped()
+	b.wipe()
+	b.start()
+	b.only()
+	b.stop()
+	g.away.Store(true)
+	b.start() // without a manifest
+	defer time.AfterFunc(time.Second, func() { g.away.Store(false) }).Stop()
+	cl := b.client(kgo.ConsumeTopics("t"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(10*time.Second))
+	defer cl.Close()
+	fs := cl.PollFetches(deadline(t))
+	if err := fs.Err(); err != nil || fs.NumRecords() == 0 {
+		t.Errorf("%d records, error %v", fs.NumRecords(), err)
 	}
 }
 

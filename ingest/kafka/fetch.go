@@ -22,6 +22,9 @@ import (
 // remote.fetch.max.wait.ms). The read goes on behind it into the cache, and the consumer's next fetch finds it there.
 const remoteWait = 500 * time.Millisecond
 
+// awayRetry is how soon a fetch that still has time asks an object store again that could not be read.
+const awayRetry = 250 * time.Millisecond
+
 // fetchRead is one fetch in progress, and then its reply.
 type fetchRead struct {
 	server  *Server
@@ -38,6 +41,7 @@ type fetchRead struct {
 	quota    allowance     // the client's, of bytes
 	throttle time.Duration // how long it has to wait for some; then nothing is read
 
+	away    bool // the object store cannot be read now
 	results []fetched
 	out     []*fetched         // those in the response
 	nodes   []*metadata.Broker // addresses of the leaders it names
@@ -55,7 +59,7 @@ type fetched struct {
 	data     partition.Data // records; empty is none
 	diverge  *record.EpochStart
 	remote   bool  // history: it counts as served in a session's order even if nothing came
-	away     bool  // the object store cannot be read now
+	away     bool  // it is history that cannot be read now
 	leader   int32 // KIP-951; -1 is unset
 	epoch    record.LeaderEpoch
 }
@@ -169,14 +173,20 @@ func (f *fetchRead) gather(ctx context.Context, deadline time.Time) error {
 		p.Watch(w)
 		defer p.Unwatch(w)
 	}
-	timer := time.NewTimer(time.Until(deadline))
+	timer, retry := time.NewTimer(time.Until(deadline)), time.NewTicker(awayRetry)
 	defer timer.Stop()
+	defer retry.Stop()
 	for {
 		if f.readAll(ctx) { // also once after watching began: what came in between woke nobody
 			return nil
 		}
+		var again <-chan time.Time
+		if f.away {
+			again = retry.C
+		}
 		select {
 		case <-w.Wake():
+		case <-again:
 		case <-timer.C:
 			return nil
 		case <-ctx.Done():
@@ -221,6 +231,7 @@ func (f *fetchRead) readAll(ctx context.Context) bool {
 	}
 	budget = min(budget, f.quota.room(time.Now()))
 	minBytes, got, urgent := min(int(f.req.MinBytes), budget), 0, false
+	f.away = false
 	var remote []*remoteRead
 	for i, fp := range f.parts {
 		r := &f.results[i]
@@ -242,15 +253,14 @@ func (f *fetchRead) readAll(ctx context.Context) bool {
 	if len(remote) > 0 {
 		readRemote(ctx, remote)
 		got = 0
-		away := false
 		for i := range f.results {
 			r := &f.results[i]
 			got += int(r.data.Size())
-			away = away || r.away
+			f.away = f.away || r.away
 			urgent = urgent || r.code != 0 && !r.away
 		}
-		// The store was slow: answer empty, the client asks again. It is away: wait out the fetch's own time before saying so.
-		urgent = urgent || got == 0 && !away
+		// The store was slow: answer empty, the client asks again. It is away: try for the fetch's own time before saying so.
+		urgent = urgent || got == 0 && !f.away
 	}
 	return urgent || got >= minBytes
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
+	"github.com/everlog/everlog/tier/manifest"
 	"github.com/everlog/everlog/tier/record"
 )
 
@@ -30,46 +32,70 @@ type HistoryResult struct {
 
 // read reads history for a request.
 func (t *Tier) read(ctx context.Context, req ReadRequest) (HistoryResult, error) {
-	if t.Manifest() == nil {
-		return HistoryResult{}, fmt.Errorf("%w: the manifest of %s-%d is not loaded yet", ErrTierUnavailable, t.p.topic, t.p.id.Partition)
+	if _, err := t.awaitManifest(ctx); err != nil {
+		return HistoryResult{}, err
 	}
 	res, err := t.history.Read(ctx, req.Offset, req.MaxBytes, req.AtLeastOne, req.Committed)
 	if err != nil {
-		return HistoryResult{}, remoteError(ctx, err)
+		return HistoryResult{}, t.remoteError(ctx, err)
 	}
 	return res, nil
 }
 
+// awaitManifest returns the newest known manifest; the first is still being loaded when the partition takes its first
+// requests. Errors: ctx's, ErrTierUnavailable if the store has refused it.
+func (t *Tier) awaitManifest(ctx context.Context) (*manifest.Manifest, error) {
+	if m := t.Manifest(); m != nil {
+		return m, nil
+	}
+	select {
+	case <-t.loaded:
+		return t.Manifest(), nil
+	case <-ctx.Done():
+	}
+	if f := t.failure.Load(); f != nil {
+		return nil, fmt.Errorf("%w: the manifest of %s-%d is not loaded yet: %w", ErrTierUnavailable, t.p.topic, t.p.id.Partition, *f)
+	}
+	return nil, ctx.Err()
+}
+
+// warnEvery is how often it is logged that a partition's history cannot be read.
+const warnEvery = 10 * time.Second
+
 // remoteError never says that an offset is out of range: consumers would jump (reference: KAFKA's reset policy).
-func remoteError(ctx context.Context, err error) error {
+func (t *Tier) remoteError(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return ctx.Err()
+	}
+	now := time.Now().UnixMilli()
+	if last := t.warned.Load(); now-last >= warnEvery.Milliseconds() && t.warned.CompareAndSwap(last, now) {
+		t.logger.Warn("history cannot be read; readers try again", "err", err)
 	}
 	return fmt.Errorf("%w: %w", ErrTierUnavailable, err)
 }
 
 func (t *Tier) findTime(ctx context.Context, ts int64, from record.Offset) (Found, error) {
-	if t.Manifest() == nil {
-		return nothing, fmt.Errorf("%w: the manifest of %s-%d is not loaded yet", ErrTierUnavailable, t.p.topic, t.p.id.Partition)
+	if _, err := t.awaitManifest(ctx); err != nil {
+		return nothing, err
 	}
 	found, err := t.history.FindTime(ctx, ts, from)
 	if err != nil {
-		return nothing, remoteError(ctx, err)
+		return nothing, t.remoteError(ctx, err)
 	}
 	return found, nil
 }
 
 // maxTimestamp is the record with the largest timestamp of the remote log, as its entries say.
 func (t *Tier) maxTimestamp(ctx context.Context) (Found, error) {
-	m := t.Manifest()
-	if m == nil {
-		return nothing, fmt.Errorf("%w: the manifest of %s-%d is not loaded yet", ErrTierUnavailable, t.p.topic, t.p.id.Partition)
+	m, err := t.awaitManifest(ctx)
+	if err != nil {
+		return nothing, err
 	}
 	best := nothing
 	start := t.p.View().LogStart
 	for s, err := range m.All(ctx, t.parts.Store) {
 		if err != nil {
-			return nothing, remoteError(ctx, err)
+			return nothing, t.remoteError(ctx, err)
 		}
 		if s.End > start && s.MaxTimestampOffset >= 0 && s.MaxTimestamp > best.Timestamp {
 			best = Found{Offset: s.MaxTimestampOffset, Timestamp: s.MaxTimestamp, Epoch: record.NoEpoch}

@@ -60,10 +60,12 @@ type Tier struct {
 	logger   *slog.Logger
 
 	log     atomic.Pointer[manifest.Log]      // Run's; nil until the manifest is loaded
+	loaded  chan struct{}                     // closed then
 	seen    atomic.Pointer[manifest.Manifest] // what a reader found newer than that
 	shipper atomic.Pointer[ship.Shipper]
 	end     atomic.Int64 // of the remote log as far as committed, from earlier runs at first; -1 is unknown
 	failure atomic.Pointer[error]
+	warned  atomic.Int64 // when it was last logged that history cannot be read, Unix milliseconds
 	wakeUp  chan struct{}
 
 	// exchanged is the offset below which a compacted local log and the remote one are known to hold the same; written under
@@ -81,10 +83,11 @@ type Tier struct {
 // NewTier gives the partition a remote log. known is the remote log's end as remembered on this disk, or -1; log is its
 // manifest if that is loaded already. It must be called before the partition is used.
 func (p *Partition) NewTier(parts TierParts, schedule TierSchedule, known record.Offset, log *manifest.Log) *Tier {
-	t := &Tier{p: p, parts: parts, schedule: schedule, logger: parts.Logger.With("topic", p.topic, "partition", p.id.Partition), wakeUp: make(chan struct{}, 1), objectBytes: exchangeBytes}
+	t := &Tier{p: p, parts: parts, schedule: schedule, logger: parts.Logger.With("topic", p.topic, "partition", p.id.Partition), loaded: make(chan struct{}), wakeUp: make(chan struct{}, 1), objectBytes: exchangeBytes}
 	t.end.Store(int64(known))
 	if log != nil {
 		t.log.Store(log)
+		close(t.loaded)
 		t.end.Store(int64(log.Manifest().End()))
 	}
 	t.history = parts.History(p.id, t.Manifest, t.reload)
@@ -250,6 +253,7 @@ func (t *Tier) load(ctx context.Context) error {
 		log, err := t.open(ctx)
 		if err == nil {
 			t.log.Store(log)
+			close(t.loaded)
 			break
 		}
 		t.failure.Store(&err)
