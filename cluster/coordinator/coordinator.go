@@ -20,6 +20,8 @@ var (
 	ErrLoading = errors.New("coordinator is loading")
 	// ErrNotCoordinator means that the partition is not led here any more, or that its append failed. Retriable.
 	ErrNotCoordinator = errors.New("not the coordinator")
+	// ErrTooLarge means that an event asked for records that no log takes. Final.
+	ErrTooLarge = errors.New("coordinator records are too large")
 )
 
 // Token names a call that waits for an answer; 0 is none.

@@ -47,7 +47,7 @@ func build(b Batch, nowMs int64) (record.Batch, error) {
 		w.Append(nowMs, r.Key, r.Value)
 	}
 	if w.Size() > maxBatch {
-		return nil, fmt.Errorf("coordinator records of %d bytes, allowed are %d", w.Size(), maxBatch)
+		return nil, fmt.Errorf("%w: %d bytes, allowed are %d", ErrTooLarge, w.Size(), maxBatch)
 	}
 	return w.Build()
 }

@@ -21,7 +21,7 @@ type Parts struct {
 	Machine func() Machine
 	// Load replays the log from its start to its end into fn. Only the shard appends to it.
 	Load func(ctx context.Context, fn func(record.Batch) error) error
-	// Request carries out what a machine asked for besides records. It must not block.
+	// Request carries out what a machine asked for besides records. It must not block, nor call the shard.
 	Request func(any)
 	// Loaded, if set, is called after each load, when the shard takes events.
 	Loaded func()
@@ -183,9 +183,14 @@ func (s *Shard) StartIf(check func() error, event any) *Call {
 }
 
 // StartWith appends a batch that is not the machine's, a transaction's marker, and gives it the event that the batch is
-// in the log.
-func (s *Shard) StartWith(b record.Batch, event any) *Call {
-	return s.start(func() error { return s.appendLocked(b) }, event)
+// in the log. check is that of StartIf.
+func (s *Shard) StartWith(check func() error, b record.Batch, event any) *Call {
+	return s.start(func() error {
+		if err := check(); err != nil {
+			return err
+		}
+		return s.appendLocked(b)
+	}, event)
 }
 
 // start gives the machine an event, unless first fails: nothing of the machine's is lost then, and it is kept.
@@ -262,6 +267,9 @@ func (s *Shard) carryOutLocked(e Effects, now time.Time) {
 		}
 		if err != nil {
 			s.p.Logger.Warn("coordinator could not append; it loads its log again", "err", err)
+			if !errors.Is(err, ErrTooLarge) {
+				err = errors.Join(ErrNotCoordinator, err) // what the disk says means something else to a coordinator's client
+			}
 			for _, r := range o.replies {
 				r.call.done <- result{err: err}
 			}
@@ -298,7 +306,8 @@ func (s *Shard) queue(o outgoing) {
 		return
 	}
 	s.outMu.Unlock()
-	s.release(o)
+	s.request(o) // s.mu is held: no other load begins
+	o.reply()
 }
 
 // committed lets out what waited for the log up to next.
@@ -322,18 +331,24 @@ func (s *Shard) committed(load int, next record.Offset, epoch record.LeaderEpoch
 	if s.out = s.out[n:]; len(s.out) == 0 {
 		s.out = nil
 	}
+	for _, o := range done { // under the lock: a request must not be carried out among those of a later load
+		s.request(o)
+	}
 	s.outMu.Unlock()
 	for _, o := range done {
-		s.release(o)
+		o.reply()
 	}
 }
 
-func (s *Shard) release(o outgoing) {
-	for _, r := range o.replies {
-		r.call.done <- result{value: r.value}
-	}
+func (s *Shard) request(o outgoing) {
 	for _, r := range o.requests {
 		s.p.Request(r)
+	}
+}
+
+func (o outgoing) reply() {
+	for _, r := range o.replies {
+		r.call.done <- result{value: r.value}
 	}
 }
 

@@ -198,8 +198,8 @@ func TestFailedAppendLoadsAgain(t *testing.T) {
 	<-loads
 	do(t, s, add{5})
 	d.set(func() { d.refuse = errFull })
-	if _, err := s.Do(t.Context(), add{7}); !errors.Is(err, errFull) || errors.Is(err, ErrLoading) {
-		t.Fatalf("error %v, want the disk's", err)
+	if _, err := s.Do(t.Context(), add{7}); !errors.Is(err, errFull) || !errors.Is(err, ErrNotCoordinator) || errors.Is(err, ErrLoading) {
+		t.Fatalf("error %v, want %v and the disk's", err, ErrNotCoordinator)
 	}
 	if _, err := s.Do(t.Context(), get{}); !errors.Is(err, ErrLoading) {
 		t.Fatalf("error %v while loading, want %v", err, ErrLoading)
@@ -270,7 +270,7 @@ func TestMarkerIsAppendedBeforeItsEvent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v, err := s.StartWith(marker, add{3}).Wait(t.Context()); err != nil || v != uint64(3) {
+	if v, err := s.StartWith(func() error { return nil }, marker, add{3}).Wait(t.Context()); err != nil || v != uint64(3) {
 		t.Fatalf("answer %v, %v; want 3", v, err)
 	}
 	if len(d.log) != 2 || d.log[0].Count() != 1 {

@@ -73,7 +73,7 @@ func (m *Machine) add(id string, who identity, partitions []TopicPartition, vers
 		return kerr.ConcurrentTransactions.Code // before all else: the producer may have its next id already
 	case t.producerID != who.id:
 		return kerr.InvalidProducerIDMapping.Code
-	case t.epoch != who.epoch:
+	case t.epoch != who.epoch, t.epoch == fencingEpoch:
 		return kerr.ProducerFenced.Code
 	case t.state == ongoing && !slices.ContainsFunc(partitions, func(p TopicPartition) bool { return !t.has(p) }):
 		return ok
@@ -112,7 +112,7 @@ func (m *Machine) check(id string, who identity) int16 {
 	switch {
 	case t == nil || t.producerID != who.id:
 		return kerr.InvalidProducerIDMapping.Code
-	case t.epoch != who.epoch:
+	case t.epoch != who.epoch, t.epoch == fencingEpoch:
 		return kerr.ProducerFenced.Code
 	case t.preparing():
 		return kerr.ConcurrentTransactions.Code

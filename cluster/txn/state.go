@@ -82,11 +82,9 @@ func (t *transaction) add(partitions []TopicPartition, version int16, nowMs int6
 		t.state, t.startMs = ongoing, t.updateMs
 	}
 	t.version = version
-	for _, p := range partitions {
-		if i, ok := slices.BinarySearchFunc(t.partitions, p, TopicPartition.compare); !ok {
-			t.partitions = slices.Insert(t.partitions, i, p)
-		}
-	}
+	t.partitions = append(t.partitions, partitions...)
+	slices.SortFunc(t.partitions, TopicPartition.compare)
+	t.partitions = slices.Compact(t.partitions)
 }
 
 // prepare decides how the transaction ends. Under version 2 the epoch is bumped: what the producer still sends in the old

@@ -209,27 +209,16 @@ func TestOffsetsOfAFencedProducerAreRefused(t *testing.T) {
 	cl := b.client(kgo.TransactionalID("t"))
 	defer cl.Close()
 	b.transact(cl, "in", "makes the coordinator", true)
-	commit := func(id int64, epoch int16) int16 {
-		req := kmsg.NewPtrTxnOffsetCommitRequest()
-		req.TransactionalID, req.Group, req.ProducerID, req.ProducerEpoch, req.Generation = "t", "g", id, epoch, -1
-		rt := kmsg.NewTxnOffsetCommitRequestTopic()
-		rt.Topic = "in"
-		rp := kmsg.NewTxnOffsetCommitRequestTopicPartition()
-		rp.Offset = 5
-		rt.Partitions = append(rt.Partitions, rp)
-		req.Topics = append(req.Topics, rt)
-		return b.ask(4, req).(*kmsg.TxnOffsetCommitResponse).Topics[0].Partitions[0].ErrorCode
-	}
 	const id = 4711
-	if code := commit(id, 1); code != 0 {
+	if code := b.commitInTxn(4, id, 1); code != 0 {
 		t.Fatalf("offsets are refused with %v", kerr.ErrorForCode(code))
 	}
 	for range 3 {
-		if code := commit(id, 0); code != kerr.InvalidProducerEpoch.Code {
+		if code := b.commitInTxn(4, id, 0); code != kerr.InvalidProducerEpoch.Code {
 			t.Errorf("offsets of an epoch before: %v, want %v", kerr.ErrorForCode(code), kerr.InvalidProducerEpoch)
 		}
 	}
-	if code := commit(id, 1); code != 0 {
+	if code := b.commitInTxn(4, id, 1); code != 0 {
 		t.Errorf("then offsets are refused with %v", kerr.ErrorForCode(code))
 	}
 }
@@ -265,9 +254,16 @@ func TestGroupsHaveSettingsOfTheirOwn(t *testing.T) {
 		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
 		req.Group, req.MemberID, req.RebalanceTimeoutMillis, req.SubscribedTopicNames = group, "m", 60_000, []string{"in"}
 		req.Topics = []kmsg.ConsumerGroupHeartbeatRequestTopic{}
-		resp, err := req.RequestWith(deadline(t), cl)
-		if err != nil || resp.ErrorCode != 0 {
-			t.Fatalf("heartbeat: %v, code %d", err, resp.ErrorCode)
+		var resp *kmsg.ConsumerGroupHeartbeatResponse
+		eventually(t, "the coordinator loads", func() (loaded bool) {
+			var err error
+			if resp, err = req.RequestWith(deadline(t), cl); err != nil {
+				t.Fatal(err)
+			}
+			return resp.ErrorCode != kerr.CoordinatorLoadInProgress.Code
+		})
+		if resp.ErrorCode != 0 {
+			t.Fatalf("heartbeat: code %d", resp.ErrorCode)
 		}
 		return resp.HeartbeatIntervalMillis
 	}

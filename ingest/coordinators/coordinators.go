@@ -58,11 +58,12 @@ type place struct {
 // running is a shard led here.
 type running struct {
 	*coordinator.Shard
-	log    *partitionLog
-	topic  record.TopicID
-	epoch  record.LeaderEpoch // of the image that started it
-	cancel context.CancelFunc
-	done   chan struct{}
+	log     *partitionLog
+	topic   record.TopicID
+	epoch   record.LeaderEpoch // of the image that started it
+	cancel  context.CancelFunc
+	done    chan struct{}
+	telling sync.Mutex
 }
 
 // New returns coordinators that start with Run.
@@ -132,14 +133,16 @@ func (c *Coordinators) follow(ctx context.Context, img *metadata.Image) {
 }
 
 // tell gives a shard of groups what the newest image says of topics and of groups' settings. An image of before the store
-// went away may lack a topic that was made since: by it no offsets may be removed.
+// went away may lack a topic that was made since: by it no offsets may be removed. So staleness is asked first, and then the
+// newest image, whether or not the broker has applied it.
 func (c *Coordinators) tell(r *running) {
-	img := c.broker.Image()
+	r.telling.Lock() // an older image must not be told after a newer
+	defer r.telling.Unlock()
+	stale, img := c.broker.Metadata.Stale(), c.broker.Metadata.Image()
 	r.Start(configured(img, c.broker.Config()))
-	if c.broker.Metadata.Stale() {
-		return
+	if !stale {
+		r.Start(group.TopicsChanged{Topics: topicsOf(img)})
 	}
-	r.Start(group.TopicsChanged{Topics: topicsOf(img)})
 }
 
 // start runs the shard of one partition.
@@ -156,7 +159,7 @@ func (c *Coordinators) start(ctx context.Context, at place, t *metadata.Topic) *
 		}
 		parts.Loaded = func() { c.tell(r) }
 	} else {
-		parts.Machine = func() coordinator.Machine { return txn.New(txnOptions(c.broker.Config(), l.leaderEpoch())) }
+		parts.Machine = func() coordinator.Machine { return txn.New(txnOptions(c.broker.Config(), r.epoch)) }
 		parts.Load = func(ctx context.Context, fn func(record.Batch) error) error {
 			markers.renew()
 			return l.load(ctx, fn)

@@ -49,13 +49,6 @@ type committed func(error)
 // Committed implements partition.CommitWaiter.
 func (f committed) Committed(_ int, err error) { f(err) }
 
-func (l *partitionLog) leaderEpoch() record.LeaderEpoch {
-	if p := l.p.Load(); p != nil {
-		return p.LeaderEpoch()
-	}
-	return record.NoEpoch
-}
-
 // open waits for the replica.
 func (l *partitionLog) open(ctx context.Context) (*partition.Partition, error) {
 	for {

@@ -40,9 +40,17 @@ func (c *Coordinators) WriteMarker(topic string, index int32, m Marker) (wait fu
 		r := c.shards[place{topic, index}]
 		c.mu.RUnlock()
 		if r == nil {
-			return nil, ErrNotCoordinator
+			_, err := c.partition(topic, index) // it may be gone
+			return nil, errors.Join(ErrNotCoordinator, err)
 		}
-		call := r.StartWith(batch, group.EndTxn{ProducerID: m.ProducerID, ProducerEpoch: m.ProducerEpoch, Commit: m.Commit})
+		check := func() error {
+			p := r.log.p.Load()
+			if p == nil {
+				return ErrLoading
+			}
+			return p.MayEnd(batch, m.V2, now)
+		}
+		call := r.StartWith(check, batch, group.EndTxn{ProducerID: m.ProducerID, ProducerEpoch: m.ProducerEpoch, Commit: m.Commit})
 		return func(ctx context.Context) error { _, err := call.Wait(ctx); return err }, nil
 	}
 	p, err := c.partition(topic, index)
@@ -108,7 +116,11 @@ func (c *Coordinators) writeOnce(ctx context.Context, all []txn.TopicPartition, 
 // has heard of a newer epoch of the producer and so of the end of this transaction.
 func (c *Coordinators) needless(tp txn.TopicPartition, m Marker, err error) bool {
 	if errors.Is(err, broker.ErrUnknownPartition) {
-		return true
+		if c.broker.Metadata.Stale() { // first: the image that ends staleness is there before it ends
+			return false
+		}
+		t := c.broker.Metadata.Image().Topic(tp.Topic)
+		return t == nil || int(tp.Partition) >= len(t.Partitions)
 	}
 	if errors.Is(err, producer.ErrInvalidEpoch) || errors.Is(err, producer.ErrCoordinatorFenced) {
 		c.log.Warn("transaction marker is out of date", "topic", tp.Topic, "partition", tp.Partition, "producer_id", m.ProducerID, "err", err)

@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -48,12 +49,22 @@ func (s *Server) initProducerID(ctx context.Context, c *call, req *kmsg.InitProd
 		})
 		return nil, nil
 	default:
-		id, err := s.broker.NewProducerID(ctx)
+		id, err := s.newProducerID(ctx)
 		if resp.ErrorCode = codeOf(err); err == nil {
 			resp.ProducerID, resp.ProducerEpoch = int64(id), 0
 		}
 	}
 	return resp, nil
+}
+
+// newProducerID allocates one. What passes is COORDINATOR_LOAD_IN_PROGRESS: clients before Java 4 take others as fatal
+// (KAFKA-14417).
+func (s *Server) newProducerID(ctx context.Context) (record.ProducerID, error) {
+	id, err := s.broker.NewProducerID(ctx)
+	if err != nil {
+		err = fmt.Errorf("%w: no producer id: %w", coordinators.ErrLoading, err)
+	}
+	return id, err
 }
 
 // withID gives a shard an event; if the event needs a producer id that was never used, it gets one.
@@ -65,7 +76,7 @@ func (s *Server) withID(ctx context.Context, shard *coordinator.Shard, err error
 	if _, need := v.(txn.NeedID); err != nil || !need {
 		return v, err
 	}
-	fresh, err := s.broker.NewProducerID(ctx)
+	fresh, err := s.newProducerID(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -138,6 +149,14 @@ func (s *Server) addable(topics []kmsg.AddPartitionsToTxnRequestTopic) func(stri
 	return nil
 }
 
+func oldTopics(topics []kmsg.AddPartitionsToTxnRequestTransactionTopic) []kmsg.AddPartitionsToTxnRequestTopic {
+	out := make([]kmsg.AddPartitionsToTxnRequestTopic, len(topics))
+	for i, t := range topics {
+		out[i].Topic, out[i].Partitions = t.Topic, t.Partitions
+	}
+	return out
+}
+
 func (s *Server) addForBrokers(ctx context.Context, req *kmsg.AddPartitionsToTxnRequest) (kmsg.Response, error) {
 	resp := req.ResponseKind().(*kmsg.AddPartitionsToTxnResponse)
 	for _, t := range req.Transactions {
@@ -148,7 +167,14 @@ func (s *Server) addForBrokers(ctx context.Context, req *kmsg.AddPartitionsToTxn
 			}
 		}
 		producer := transaction{id: t.TransactionalID, producerID: record.ProducerID(t.ProducerID), epoch: record.ProducerEpoch(t.ProducerEpoch)}
-		codes := s.verifyOnce(ctx, producer, all, !t.VerifyOnly)
+		var codes []int16
+		if code := s.addable(oldTopics(t.Topics)); code != nil {
+			for _, p := range all {
+				codes = append(codes, code(p.Topic, p.Partition))
+			}
+		} else {
+			codes = s.verifyOnce(ctx, producer, all, !t.VerifyOnly)
+		}
 		rt := kmsg.NewAddPartitionsToTxnResponseTransaction()
 		rt.TransactionalID = t.TransactionalID
 		for _, topic := range t.Topics {
@@ -293,6 +319,10 @@ func offsetsCode(code, version int16) int16 {
 		return kerr.InvalidProducerEpoch.Code
 	case kerr.ConcurrentTransactions.Code, kerr.CoordinatorLoadInProgress.Code:
 		code = kerr.CoordinatorLoadInProgress.Code
+	case kerr.TransactionAbortable.Code:
+		if version < 4 {
+			return kerr.InvalidTxnState.Code // KIP-890
+		}
 	case kerr.NotCoordinator.Code:
 		code = kerr.CoordinatorNotAvailable.Code // the client knows the group's coordinator, not the transaction's
 	}

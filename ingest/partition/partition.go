@@ -212,8 +212,8 @@ type View struct {
 
 // View reads each offset once: two reads of a moving value within one request would let records above it out (KAFKA-9835).
 func (p *Partition) View() View {
-	hw := p.highWatermark.Load()
-	return View{HighWatermark: record.Offset(hw), LastStable: record.Offset(min(hw, p.firstUnstable.Load())), LogStart: record.Offset(p.logStart.Load())}
+	start, hw := p.logStart.Load(), p.highWatermark.Load() // in this order: the start never passes the high watermark
+	return View{HighWatermark: record.Offset(hw), LastStable: record.Offset(min(hw, max(start, p.firstUnstable.Load()))), LogStart: record.Offset(start)}
 }
 
 // LocalStart is the first offset of the local log, End the offset after its last record, committed or not.

@@ -59,6 +59,18 @@ func (p *Partition) verifiedLocked(id record.ProducerID, epoch record.ProducerEp
 	return fmt.Errorf("%w: producer %d in %s-%d", ErrUnverified, id, p.topic, p.id.Partition)
 }
 
+// MayEnd tells whether Append would take a marker for its producer's sake, which v2 says the rules of (see AppendOptions).
+func (p *Partition) MayEnd(marker record.Batch, v2 bool, nowMs int64) error {
+	p.producerMu.Lock()
+	defer p.producerMu.Unlock()
+	check := p.producers.Check
+	if v2 {
+		check = p.producers.CheckV2
+	}
+	_, err := check(marker, nowMs)
+	return err
+}
+
 // MayCommitOffsets tells whether the coordinator of groups may append offsets for the producer's transaction: nil, ErrUnverified
 // (never with the zero guard, which stands for a broker that does not verify), or the producer state's error.
 func (p *Partition) MayCommitOffsets(id record.ProducerID, epoch record.ProducerEpoch, g Guard, nowMs int64) error {
