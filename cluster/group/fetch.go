@@ -35,13 +35,13 @@ func (m *Machine) fetchOffsets(e FetchOffsets) kmsg.OffsetFetchResponseGroup {
 		all := g.offsets.of(name)
 		for _, index := range t.Partitions {
 			a := noOffset(index)
-			switch i, ok := findPartition(all, index); {
+			switch c := all.get(index); {
 			case name == "":
 				a.ErrorCode = kerr.UnknownTopicID.Code
 			case e.RequireStable && g.unstable[partition{name, index}] > 0:
 				a.ErrorCode = kerr.UnstableOffsetCommit.Code
-			case ok && all[i].is(id):
-				a = offsetAnswer(&all[i])
+			case c != nil && c.is(id):
+				a = offsetAnswer(c)
 			}
 			answer.Partitions = append(answer.Partitions, a)
 		}
@@ -59,8 +59,7 @@ func (m *Machine) fetchAll(g *group, e FetchOffsets) []kmsg.OffsetFetchResponseG
 			continue // it cannot be named
 		}
 		answer := kmsg.OffsetFetchResponseGroupTopic{Topic: t.topic, TopicID: id}
-		for i := range t.partitions {
-			c := &t.partitions[i]
+		for c := range t.all() {
 			if e.RequireStable && g.unstable[partition{t.topic, c.partition}] > 0 {
 				a := noOffset(c.partition)
 				a.ErrorCode = kerr.UnstableOffsetCommit.Code

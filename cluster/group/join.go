@@ -83,12 +83,16 @@ func (m *Machine) joinClassic(c call, k *classic, client Client, req *kmsg.JoinG
 	}
 }
 
+// maxIDPrefix bounds it in bytes, so that a member id fits into records and answers, where strings have 32,767 at most.
+const maxIDPrefix = 16 << 10
+
 // idPrefix is what a classic member's id begins with, for people to see.
 func idPrefix(client Client, req *kmsg.JoinGroupRequest) string {
+	prefix := client.ID
 	if req.InstanceID != nil {
-		return *req.InstanceID + "-"
+		prefix = *req.InstanceID
 	}
-	return client.ID + "-"
+	return strings.ToValidUTF8(prefix[:min(len(prefix), maxIDPrefix)], "") + "-"
 }
 
 // hasRoom says whether the group may have the member, one more if it is new (group.max.size). While members join, those

@@ -33,6 +33,8 @@ type Machine struct {
 	written uint64
 	// swept says that all offsets were compared with Topics since loading.
 	swept bool
+	// nameless says that offsets may be among them whose record names no topic id.
+	nameless bool
 
 	// Of the step under way.
 	now     time.Time
@@ -46,6 +48,7 @@ type group struct {
 	classic  *classic        // nil if consumer is not
 	consumer *consumer.Group // nil if classic is not
 	wake     timer           // of consumer
+	emptied  int64           // when consumer lost its last member, milliseconds; 0 while it has some
 
 	offsets offsets
 	// pending are the offsets of transactions under way, by producer; unstable counts for each partition how many there are.

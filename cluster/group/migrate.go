@@ -146,6 +146,12 @@ func (m *Machine) replaceEmptyConsumer(g *group) {
 
 // afterConsumer follows every call that may have changed a KIP-848 group.
 func (m *Machine) afterConsumer(g *group) {
+	switch {
+	case !g.consumer.Empty():
+		g.emptied = 0
+	case g.emptied == 0:
+		g.emptied = m.now.UnixMilli()
+	}
 	if g.consumer.Downgradable() {
 		m.downgrade(g)
 		return
@@ -256,6 +262,9 @@ func (m *Machine) replayConsumer(e coordinator.Entry) error {
 	}
 	if err := g.consumer.Replay(e.Key, e.Value); err != nil {
 		return err
+	}
+	if g.emptied = 0; g.consumer.Empty() {
+		g.emptied = e.Timestamp
 	}
 	if g.consumer.State() == dead {
 		m.replayGone(g)

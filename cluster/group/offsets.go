@@ -1,6 +1,7 @@
 package group
 
 import (
+	"iter"
 	"slices"
 	"strings"
 
@@ -33,41 +34,106 @@ func (c *committed) is(id [16]byte) bool { return c.topic == id || c.topic == no
 
 var noTopic [16]byte
 
-// offsets of a group: topics by name, partitions by number. Slices, because most groups have few of them, and answers are in order.
-type offsets []topicOffsets
+// offsets of a group: topics by name. Slices, because most groups have few of them, and answers are in order.
+type offsets []*topicOffsets
 
+// topicOffsets are the offsets of a topic by partition: full blocks of partitions that lie together, so that a commit of many in
+// any order costs no more than the block for each.
 type topicOffsets struct {
-	topic      string
-	partitions []committed
+	topic  string
+	blocks [][]committed // none is empty; each holds partitions of one block, in order
 }
+
+// blockSize is how many partitions a block holds at most.
+const blockSize = 128
+
+func blockOf(index int32) int32 { return index / blockSize }
 
 func (o offsets) empty() bool { return len(o) == 0 }
 
 func (o offsets) find(topic string) (int, bool) {
-	return slices.BinarySearchFunc(o, topic, func(t topicOffsets, name string) int { return strings.Compare(t.topic, name) })
+	return slices.BinarySearchFunc(o, topic, func(t *topicOffsets, name string) int { return strings.Compare(t.topic, name) })
 }
 
-// of are the offsets of a topic, in order.
-func (o offsets) of(topic string) []committed {
+// of are the offsets of a topic, or nil.
+func (o offsets) of(topic string) *topicOffsets {
 	if i, ok := o.find(topic); ok {
-		return o[i].partitions
+		return o[i]
 	}
 	return nil
 }
 
-func findPartition(all []committed, index int32) (int, bool) {
-	if n := len(all); n > 0 && all[n-1].partition < index { // most come in order
-		return n, false
+func (o offsets) get(p partition) *committed { return o.of(p.topic).get(p.index) }
+
+// identify gives offsets that name no topic id that of the topic they were committed to. It says whether all have one now.
+func (o offsets) identify(topics Topics) bool {
+	all := true
+	for _, t := range o {
+		id, _, _ := topics.ByName(t.topic)
+		for c := range t.all() {
+			if c.topic == noTopic {
+				c.topic = id
+				all = all && id != noTopic
+			}
+		}
 	}
-	return slices.BinarySearchFunc(all, index, func(c committed, p int32) int { return int(c.partition) - int(p) })
+	return all
 }
 
-func (o offsets) get(p partition) *committed {
-	all := o.of(p.topic)
-	if i, ok := findPartition(all, p.index); ok {
-		return &all[i]
+// all yields the offsets in the order of partitions.
+func (t *topicOffsets) all() iter.Seq[*committed] {
+	return func(yield func(*committed) bool) {
+		for _, b := range t.blocks {
+			for i := range b {
+				if !yield(&b[i]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// find returns where a partition is, or would be: its block, and its place there. The block may not be there either.
+func (t *topicOffsets) find(index int32) (block, place int, ok bool) {
+	block, ok = slices.BinarySearchFunc(t.blocks, blockOf(index), func(b []committed, of int32) int { return int(blockOf(b[0].partition)) - int(of) })
+	if !ok {
+		return block, 0, false
+	}
+	place, ok = slices.BinarySearchFunc(t.blocks[block], index, func(c committed, p int32) int { return int(c.partition) - int(p) })
+	return block, place, ok
+}
+
+// get is the offset of a partition, or nil. t may be nil.
+func (t *topicOffsets) get(index int32) *committed {
+	if t == nil {
+		return nil
+	}
+	if b, i, ok := t.find(index); ok {
+		return &t.blocks[b][i]
 	}
 	return nil
+}
+
+func (t *topicOffsets) put(c committed) {
+	b, i, ok := t.find(c.partition)
+	switch {
+	case ok:
+		t.blocks[b][i] = c
+	case b < len(t.blocks) && blockOf(t.blocks[b][0].partition) == blockOf(c.partition):
+		t.blocks[b] = slices.Insert(t.blocks[b], i, c)
+	default:
+		t.blocks = slices.Insert(t.blocks, b, []committed{c})
+	}
+}
+
+func (t *topicOffsets) remove(index int32) {
+	b, i, ok := t.find(index)
+	if !ok {
+		return
+	}
+	if t.blocks[b] = slices.Delete(t.blocks[b], i, i+1); len(t.blocks[b]) == 0 {
+		t.blocks = slices.Delete(t.blocks, b, b+1)
+	}
 }
 
 // names holds each topic's name once, however many groups have offsets of it, with the number of these.
@@ -79,24 +145,17 @@ func (m *Machine) putOffset(g *group, topic string, c committed) {
 	if !ok {
 		topic = strings.Clone(topic)
 		m.names[topic]++
-		g.offsets = slices.Insert(g.offsets, i, topicOffsets{topic: topic})
+		g.offsets = slices.Insert(g.offsets, i, &topicOffsets{topic: topic})
 	}
-	t := &g.offsets[i]
-	if j, ok := findPartition(t.partitions, c.partition); ok {
-		t.partitions[j] = c
-	} else {
-		t.partitions = slices.Insert(t.partitions, j, c)
-	}
+	g.offsets[i].put(c)
+	m.nameless = m.nameless || c.topic == noTopic
 }
 
 // removeOffset removes the offset of a partition, and those that transactions under way have for it.
 func (m *Machine) removeOffset(g *group, p partition) {
 	if i, ok := g.offsets.find(p.topic); ok {
-		t := &g.offsets[i]
-		if j, ok := findPartition(t.partitions, p.index); ok {
-			t.partitions = slices.Delete(t.partitions, j, j+1)
-		}
-		if len(t.partitions) == 0 {
+		t := g.offsets[i]
+		if t.remove(p.index); len(t.blocks) == 0 {
 			m.releaseName(t.topic)
 			g.offsets = slices.Delete(g.offsets, i, i+1)
 		}
@@ -129,7 +188,7 @@ func (m *Machine) dropOffsets(g *group) {
 func (g *group) allPartitions() []partition {
 	var all []partition
 	for _, t := range g.offsets {
-		for _, c := range t.partitions {
+		for c := range t.all() {
 			all = append(all, partition{t.topic, c.partition})
 		}
 	}

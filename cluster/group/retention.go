@@ -47,8 +47,7 @@ func (m *Machine) expired(g *group) []partition {
 		if g.subscribed(t.topic) {
 			continue
 		}
-		for i := range t.partitions {
-			c := &t.partitions[i]
+		for c := range t.all() {
 			over := now-max(c.at, since) >= retention
 			if c.expires != never {
 				over = now >= c.expires
@@ -68,7 +67,7 @@ const unknownTime = -1
 // offset counts from its commit.
 func (g *group) unusedSince() (int64, bool) {
 	if g.consumer != nil {
-		return unknownTime, true
+		return g.emptied, true // 0 while there are members: what they do not subscribe to counts from the commit
 	}
 	k := g.classic
 	switch {
@@ -104,7 +103,11 @@ func (m *Machine) topicsChanged(topics Topics) {
 		}
 	}
 	m.swept = true
+	nameless := false
 	for _, g := range m.sorted() {
+		if m.nameless && !g.offsets.identify(old) {
+			nameless = true
+		}
 		if len(gone) > 0 {
 			m.removeForeign(g, gone)
 		}
@@ -114,6 +117,7 @@ func (m *Machine) topicsChanged(topics Topics) {
 		}
 		m.cut()
 	}
+	m.nameless = nameless
 }
 
 // removeForeign removes the group's offsets of topics among these that are not there, or have another id.

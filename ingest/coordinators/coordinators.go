@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -298,14 +299,17 @@ func (c *Coordinators) create(ctx context.Context, topic string) error {
 	return c.broker.Settled(ctx)
 }
 
-// PartitionFor is the partition of an internal topic with n partitions that an id belongs to: Java's hash of its UTF-16,
-// as Kafka has it, so that tools and backups agree.
+// PartitionFor is the partition of an internal topic with n partitions that an id belongs to: the absolute value of Java's hash
+// of its UTF-16, as in Kafka (Utils.abs), so that tools and backups agree.
 func PartitionFor(id string, n int) int32 {
 	h := int32(0)
 	for _, u := range utf16Of(id) {
 		h = 31*h + int32(u)
 	}
-	return (h & 0x7fffffff) % int32(n)
+	if h == math.MinInt32 {
+		return 0
+	}
+	return max(h, -h) % int32(n)
 }
 
 // partition is the local replica of a topic's partition.

@@ -9,7 +9,7 @@ import (
 // ended: ten bytes can take a processor for minutes. So flexible requests are walked once by their shape before they are
 // decoded, and one that states more than its bytes can hold is malformed.
 
-// shapes are the flexible versions of the requests served: i8 to i64 and bool, uuid, s (compact string or bytes, may be
+// shapes are the flexible versions of the requests served: i8 to i64 and bool, uuid, s and b (compact string, bytes; may be
 // null), [ … ] (compact array of structs, each ending in tags), [i8], [i32], [i64] and [s] (arrays of plain values), ? ( … ) (struct
 // that may be null). A field of some versions only has them behind @, as from-to. Tags end each struct and the request.
 var shapes = map[int16]string{
@@ -19,10 +19,10 @@ var shapes = map[int16]string{
 	8:  "s i32 s s@7- [ s@0-9 uuid@10- [ i32 i64 i32 s ] ]",
 	9:  "s@0-7 [ s [i32] ]@0-7 [ s s@9- i32@9- [ s@0-9 uuid@10- [i32] ] ]@8- bool@7-",
 	10: "s@0-3 i8 [s]@4-",
-	11: "s i32 i32 s s s [ s s ] s@8-",
+	11: "s i32 i32 s s s [ s b ] s@8-",
 	12: "s i32 s s",
 	13: "s [ s s s@5- ]",
-	14: "s i32 s s s@5- s@5- [ s s ]",
+	14: "s i32 s s s@5- s@5- [ s b ]",
 	15: "[s] bool",
 	16: "[s]@4- [s]@5-",
 	18: "s s",
@@ -138,6 +138,8 @@ func (r *wireReader) walk(fields []field, version int16) {
 		case "uuid":
 			r.take(16)
 		case "s":
+			r.skipString()
+		case "b":
 			r.nullableBytes(true)
 		case "[i8]":
 			r.take(r.arrayLen(true, 1))
@@ -147,7 +149,7 @@ func (r *wireReader) walk(fields []field, version int16) {
 			r.take(8 * r.arrayLen(true, 8))
 		case "[s]":
 			for n := r.arrayLen(true, 1); n > 0 && r.err == nil; n-- {
-				r.nullableBytes(true)
+				r.skipString()
 			}
 		case "[":
 			for n := r.arrayLen(true, 1); n > 0 && r.err == nil; n-- {
@@ -160,4 +162,14 @@ func (r *wireReader) walk(fields []field, version int16) {
 		}
 	}
 	r.tags(true)
+}
+
+// maxString is the length of the longest string in bytes, also of compact ones: Kafka refuses longer ones too, and the records
+// of coordinators, whose formats are Kafka's, have no room for them.
+const maxString = 1<<15 - 1
+
+func (r *wireReader) skipString() {
+	if len(r.nullableBytes(true)) > maxString {
+		r.err, r.p = errMalformed, nil
+	}
 }

@@ -29,11 +29,6 @@ func (s *Server) identify(name *string, id *[16]byte, byID bool, partition int32
 	return 0
 }
 
-// exists is identify for a topic by name.
-func (s *Server) exists(name string, partition int32) int16 {
-	return s.identify(&name, new([16]byte), false, partition)
-}
-
 func (s *Server) offsetCommit(_ context.Context, c *call, req *kmsg.OffsetCommitRequest) (kmsg.Response, error) {
 	type refused struct {
 		topic, partition int
@@ -62,6 +57,10 @@ func (s *Server) offsetCommit(_ context.Context, c *call, req *kmsg.OffsetCommit
 		good, _ := v.(*kmsg.OffsetCommitResponse)
 		resp := req.ResponseKind().(*kmsg.OffsetCommitResponse)
 		next := 0 // of bad, which has the order of all
+		var codes []int16
+		if good != nil {
+			codes = committedCodes(good)
+		}
 		for i := range all {
 			rt := kmsg.NewOffsetCommitResponseTopic()
 			rt.Topic, rt.TopicID = all[i].Topic, all[i].TopicID
@@ -72,8 +71,8 @@ func (s *Server) offsetCommit(_ context.Context, c *call, req *kmsg.OffsetCommit
 				case next < len(bad) && bad[next].topic == i && bad[next].partition == j:
 					rp.ErrorCode = bad[next].code
 					next++
-				case good != nil:
-					rp.ErrorCode = committedCode(good, &all[i], byID, p.Partition)
+				case len(codes) > 0:
+					rp.ErrorCode, codes = codes[0], codes[1:]
 				default:
 					rp.ErrorCode = code
 				}
@@ -91,20 +90,14 @@ func (s *Server) offsetCommit(_ context.Context, c *call, req *kmsg.OffsetCommit
 	return nil, nil
 }
 
-// committedCode is the coordinator's code for one partition.
-func committedCode(resp *kmsg.OffsetCommitResponse, t *kmsg.OffsetCommitRequestTopic, byID bool, partition int32) int16 {
+// committedCodes are the coordinator's codes in the order of the request.
+func committedCodes(resp *kmsg.OffsetCommitResponse) (codes []int16) {
 	for i := range resp.Topics {
-		rt := &resp.Topics[i]
-		if byID && rt.TopicID != t.TopicID || !byID && rt.Topic != t.Topic {
-			continue
-		}
-		for _, rp := range rt.Partitions {
-			if rp.Partition == partition {
-				return rp.ErrorCode
-			}
+		for _, p := range resp.Topics[i].Partitions {
+			codes = append(codes, p.ErrorCode)
 		}
 	}
-	return codeUnknownServerError
+	return codes
 }
 
 func (s *Server) offsetFetch(_ context.Context, c *call, req *kmsg.OffsetFetchRequest) (kmsg.Response, error) {
@@ -236,7 +229,7 @@ func (s *Server) offsetDelete(_ context.Context, c *call, req *kmsg.OffsetDelete
 		known := t
 		known.Partitions = nil
 		for _, p := range t.Partitions {
-			if s.exists(known.Topic, p.Partition) != 0 {
+			if s.identify(&known.Topic, new([16]byte), false, p.Partition) != 0 {
 				unknown[at{t.Topic, p.Partition}] = true
 				continue
 			}

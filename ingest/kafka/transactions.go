@@ -132,7 +132,9 @@ func (s *Server) addPartitionsToTxn(_ context.Context, c *call, req *kmsg.AddPar
 
 // addable is nil if all partitions exist; else nothing may be added, and it says why for each.
 func (s *Server) addable(topics []kmsg.AddPartitionsToTxnRequestTopic) func(string, int32) int16 {
-	unknown := func(topic string, partition int32) bool { return s.exists(topic, partition) != 0 }
+	unknown := func(topic string, partition int32) bool {
+		return s.identify(&topic, new([16]byte), false, partition) != 0
+	}
 	for _, t := range topics {
 		for _, p := range t.Partitions {
 			if !unknown(t.Topic, p) {
@@ -228,12 +230,14 @@ func (s *Server) offsetsPartition(ctx context.Context, group string) (int32, err
 func (s *Server) txnOffsetCommit(_ context.Context, c *call, req *kmsg.TxnOffsetCommitRequest) (kmsg.Response, error) {
 	asked := make([]kmsg.TxnOffsetCommitRequestTopic, len(req.Topics))
 	copy(asked, req.Topics)
+	var unknown []int16 // of each partition; 0 is in req
 	req.Topics = nil
 	for _, t := range asked {
 		known := t
 		known.Partitions = nil
 		for _, p := range t.Partitions {
-			if s.exists(known.Topic, p.Partition) == 0 {
+			code := s.identify(&known.Topic, &known.TopicID, false, p.Partition)
+			if unknown = append(unknown, code); code == 0 {
 				known.Partitions = append(known.Partitions, p)
 			}
 		}
@@ -243,7 +247,10 @@ func (s *Server) txnOffsetCommit(_ context.Context, c *call, req *kmsg.TxnOffset
 	}
 	s.laterAll(c, func(ctx context.Context) (kmsg.Response, error) {
 		v, code := s.commitInTxn(ctx, c, req)
-		good, _ := v.(*kmsg.TxnOffsetCommitResponse)
+		var codes []int16 // of those in req
+		if good, ok := v.(*kmsg.TxnOffsetCommitResponse); ok {
+			codes = txnCommittedCodes(good)
+		}
 		resp := req.ResponseKind().(*kmsg.TxnOffsetCommitResponse)
 		for _, t := range asked {
 			rt := kmsg.NewTxnOffsetCommitResponseTopic()
@@ -251,11 +258,13 @@ func (s *Server) txnOffsetCommit(_ context.Context, c *call, req *kmsg.TxnOffset
 			for _, p := range t.Partitions {
 				rp := kmsg.NewTxnOffsetCommitResponseTopicPartition()
 				rp.Partition, rp.ErrorCode = p.Partition, code
-				if unknown := s.exists(t.Topic, p.Partition); unknown != 0 {
-					rp.ErrorCode = unknown
-				} else if good != nil {
-					rp.ErrorCode = txnCommittedCode(good, t.Topic, p.Partition)
+				switch u := unknown[0]; {
+				case u != 0:
+					rp.ErrorCode = u
+				case len(codes) > 0:
+					rp.ErrorCode, codes = codes[0], codes[1:]
 				}
+				unknown = unknown[1:]
 				rt.Partitions = append(rt.Partitions, rp)
 			}
 			resp.Topics = append(resp.Topics, rt)
@@ -265,15 +274,14 @@ func (s *Server) txnOffsetCommit(_ context.Context, c *call, req *kmsg.TxnOffset
 	return nil, nil
 }
 
-func txnCommittedCode(resp *kmsg.TxnOffsetCommitResponse, topic string, partition int32) int16 {
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			if t.Topic == topic && p.Partition == partition {
-				return p.ErrorCode
-			}
+// txnCommittedCodes are the coordinator's codes in the order of the request.
+func txnCommittedCodes(resp *kmsg.TxnOffsetCommitResponse) (codes []int16) {
+	for i := range resp.Topics {
+		for _, p := range resp.Topics[i].Partitions {
+			codes = append(codes, p.ErrorCode)
 		}
 	}
-	return codeUnknownTopicOrPartition // it appeared while the request was under way
+	return codes
 }
 
 // commitInTxn is the group coordinator's answer, or a code for all.

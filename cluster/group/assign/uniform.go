@@ -213,25 +213,37 @@ func (p *plan) level(t int, subscribers []int) bool {
 	if !over {
 		return false
 	}
+	owned := map[int][]int{} // partitions of the topic
+	for i := p.first[t]; i < p.first[t+1]; i++ {
+		owner := int(p.owner[i])
+		owned[owner] = append(owned[owner], i)
+	}
+	owners := make([]int, 0, len(owned))
+	for m := range owned {
+		owners = append(owners, m)
+	}
+	slices.Sort(owners)
+	most := newRanking(owners, func(a, b int) bool { return p.counts[a] > p.counts[b] || p.counts[a] == p.counts[b] && a < b })
+	fewest := newRanking(subscribers, func(a, b int) bool { return p.counts[a] < p.counts[b] || p.counts[a] == p.counts[b] && a < b })
 	for {
-		from, to := p.heaviest(t), p.poorest(subscribers)
-		if p.counts[p.owner[from]] < p.counts[to]+2 {
+		from, to := most.top(), fewest.top()
+		if p.counts[from] < p.counts[to]+2 {
 			return true
 		}
-		p.take(from)
-		p.give(from, to)
-	}
-}
-
-// heaviest is the partition of the topic whose owner has the most.
-func (p *plan) heaviest(t int) int {
-	best := p.first[t]
-	for i := best; i < p.first[t+1]; i++ {
-		if p.counts[p.owner[i]] > p.counts[p.owner[best]] {
-			best = i
+		last := len(owned[from]) - 1
+		i := owned[from][last]
+		owned[from], owned[to] = owned[from][:last], append(owned[to], i)
+		p.take(i)
+		p.give(i, to)
+		fewest.move(from)
+		fewest.move(to)
+		if last == 0 {
+			most.remove(from)
+		} else {
+			most.move(from)
 		}
+		most.move(to)
 	}
-	return best
 }
 
 // minHeap has the member with the least partitions on top; the first of several.

@@ -1,19 +1,50 @@
 package consumer
 
 import (
+	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
+// maxProgram bounds a regular expression in steps of its program. It is matched under the lock of its coordinator, and each
+// step may have to be tried at every character of every topic's name.
+const maxProgram = 10_000
+
 // compileRegex compiles a subscription of RE2 syntax that must match a whole topic name.
 func compileRegex(regex string) (*regexp.Regexp, error) {
-	if _, err := regexp.Compile(regex); err != nil { // by itself: the parentheses must not complete it
+	parsed, err := syntax.Parse(regex, syntax.Perl)
+	if err != nil {
 		return nil, err
 	}
-	return regexp.Compile("^(?:" + regex + ")$")
+	if n := programSize(parsed, false); n > maxProgram {
+		return nil, fmt.Errorf("its repetitions make it %d steps long, allowed are %d", n, maxProgram)
+	}
+	return regexp.Compile("^(?:" + parsed.String() + ")$") // printed anew: what it leaves open, as \Q does, must not go on in here
+}
+
+// programSize estimates the steps that can be under way at once: repetitions are written out, but a literal that is not repeated
+// is one step, for it ends where it differs. It stops counting at twice what is allowed.
+func programSize(re *syntax.Regexp, repeated bool) int {
+	n := 2
+	switch re.Op {
+	case syntax.OpRepeat:
+		repeated = true
+	case syntax.OpLiteral:
+		if repeated {
+			n += len(re.Rune)
+		}
+	}
+	for _, sub := range re.Sub {
+		n = min(n+programSize(sub, repeated), 2*maxProgram)
+	}
+	if re.Op == syntax.OpRepeat {
+		n = min(n*max(re.Min, re.Max, 1), 2*maxProgram)
+	}
+	return n
 }
 
 // checkRegex refuses what is no regular expression.
