@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/everlog/everlog/cluster/config"
 	"github.com/everlog/everlog/compaction"
 	"github.com/everlog/everlog/ingest/hotlog"
+	"github.com/everlog/everlog/tier/manifest"
 	"github.com/everlog/everlog/tier/record"
 	"github.com/everlog/everlog/tier/vfs"
 )
@@ -86,13 +88,19 @@ func (p *Partition) compactLimit(c *config.TopicConfig) record.Offset {
 // compactStart is where a pass begins: the local start, or if history lies below it, the first border of an object from
 // there on, so that what the store has below is never another version of what is here. It is false while that is not known.
 func (p *Partition) compactStart() (record.Offset, bool) {
-	start := p.log.Start()
-	if p.tier == nil || start <= p.View().LogStart {
+	start, logStart := p.log.Start(), p.View().LogStart
+	if p.tier == nil || start == 0 {
 		return start, true
 	}
 	m := p.tier.Manifest()
 	if m == nil {
 		return 0, false
+	}
+	// The log start may have moved past the local one, into an object that the local log begins within: what earlier passes left
+	// out of that object is not compacted.
+	inside := func(s manifest.Segment) bool { return s.Base < start && start < s.End && logStart < s.End }
+	if start <= logStart && !slices.ContainsFunc(m.Root(), inside) {
+		return start, true
 	}
 	for _, s := range m.Root() {
 		if s.Base >= start {
@@ -114,13 +122,31 @@ func (p *Partition) Compact(ctx context.Context, o CompactOptions) (Compacted, e
 	if !plan.Due {
 		return Compacted{Cleaned: p.Cleaned()}, nil
 	}
+	ctx, cancel := p.untilClosed(ctx)
+	defer cancel()
 	c := &compactor{p: p, o: o, ctx: ctx, plan: plan}
 	err := c.run(segs)
+	if context.Cause(ctx) == ErrClosed {
+		err = ErrClosed
+	}
 	if p.tier != nil && c.done.Replaced > 0 {
 		p.tier.wake()
 	}
 	c.done.Cleaned = p.Cleaned()
 	return c.done, p.compactError(err)
+}
+
+// untilClosed is ctx, which ends with ErrClosed when the partition closes.
+func (p *Partition) untilClosed(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-p.stop:
+			cancel(ErrClosed)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
 }
 
 // compactError turns what went wrong into the package's errors.
@@ -304,8 +330,10 @@ func (c *compactor) commit(r *hotlog.Rewrite, base, end record.Offset, before, r
 	after, left := before, records
 	if changed {
 		c.done.Replaced++
-		s := c.p.log.Sealed(base)[0]
-		after, left = s.Size, s.Records
+		after, left = 0, 0 // deleted meanwhile
+		if s := c.p.log.Sealed(base); len(s) > 0 && s[0].Base == base {
+			after, left = s[0].Size, s[0].Records
+		}
 	}
 	c.done.BytesAfter, c.done.RecordsAfter = c.done.BytesAfter+after, c.done.RecordsAfter+left
 	return nil
@@ -334,6 +362,7 @@ func (c *compactor) forget(gone []record.AbortedTxn) {
 	}
 	c.p.producerMu.Lock()
 	defer c.p.producerMu.Unlock()
+	c.p.forgets.Add(1)
 	c.p.producers.RemoveAborted(func(a record.AbortedTxn) bool { return byMarker[a.Last] })
 }
 
@@ -342,7 +371,10 @@ func (c *compactor) forget(gone []record.AbortedTxn) {
 func (p *Partition) forgetCompacted() error {
 	p.producers.ForgetAborted(p.log.Start())
 	gone := map[record.Offset]bool{}
-	for _, a := range p.producers.Aborted(p.log.Start(), record.Offset(p.cleaned.Load())) {
+	if p.cleaned.Load() == 0 && !p.Settings().Compact {
+		return nil // never compacted
+	}
+	for _, a := range p.producers.Aborted(p.log.Start(), p.log.End()) { // a pass may have gone beyond cleaned
 		s, err := p.log.Read(a.Last, a.Last+1, 1, true)
 		if err != nil {
 			return err

@@ -88,8 +88,9 @@ type Partition struct {
 	compacting  sync.Mutex
 	stop        chan struct{} // closed by Close
 	stopOnce    sync.Once
-	cleaned     atomic.Int64 // below it no key occurs twice
-	superseded  atomic.Int64 // below it are the records that others have given way to
+	cleaned     atomic.Int64  // below it no key occurs twice
+	superseded  atomic.Int64  // below it are the records that others have given way to
+	forgets     atomic.Uint64 // counts the times that aborted transactions were forgotten because nothing is left of them
 	saveCleaned func(record.Offset) error
 }
 
@@ -125,6 +126,9 @@ func Open(id segment.Identity, l *hotlog.Log, rec *hotlog.Recovery, o Options) (
 	}
 	p.cleaned.Store(int64(min(o.Cleaned, l.End())))
 	p.superseded.Store(p.cleaned.Load())
+	if s := l.Sealed(l.Start()); len(s) > 0 { // a pass that did not end may have gone so far
+		p.superseded.Store(int64(s[len(s)-1].End))
+	}
 	if err := p.forgetCompacted(); err != nil {
 		return nil, fmt.Errorf("aborted transactions of %s-%d: %w", o.Topic, id.Partition, err)
 	}

@@ -68,6 +68,7 @@ func (p *Partition) Read(req ReadRequest) (ReadResult, error) {
 		res.Remote = true
 		return res, nil
 	}
+	forgets := p.forgets.Load()
 	s, err := p.log.Read(req.Offset, limit, req.MaxBytes, req.AtLeastOne)
 	var trimmed *hotlog.ErrOutOfRange
 	switch {
@@ -78,8 +79,12 @@ func (p *Partition) Read(req ReadRequest) (ReadResult, error) {
 		return res, storageError(err)
 	}
 	res.Data = fileData(s, s.Size, s.Release)
-	if req.Committed {
-		res.Aborted = p.abortedLocal(req.Offset, s.Next)
+	if !req.Committed {
+		return res, nil
+	}
+	if res.Aborted = p.abortedLocal(req.Offset, s.Next); p.forgets.Load() != forgets {
+		res.Data.Release() // it may be from before the pass that emptied what the list names no more
+		return p.Read(req)
 	}
 	return res, nil
 }
