@@ -94,16 +94,16 @@ func AlterBroker(current map[string]string, changes []Change, named bool) (map[s
 		case !ok:
 			return nil, unknownBroker(c.Name)
 		case k.Scope == ReadOnly && c.Op != Delete:
-			return nil, &fault{ErrReadOnly, "Cannot update these configs dynamically: " + c.Name}
+			return nil, &fault{ErrReadOnly, "Cannot update these configs dynamically: [" + c.Name + "]"}
 		case k.Scope == PerBroker && !named && c.Op != Delete:
-			return nil, &fault{ErrReadOnly, "Cannot update these configs at default cluster level, broker id must be specified: " + c.Name}
+			return nil, &fault{ErrReadOnly, "Cannot update these configs at default cluster level, broker id must be specified: [" + c.Name + "]"}
 		}
 		old, ok := after[c.Name]
 		if !ok && k.HasDefault {
 			old = k.Default
 		}
 		if err := apply(after, k, c, old); err != nil {
-			return nil, err
+			return nil, &fault{ErrRequest, err.Error()} // where Kafka says INVALID_CONFIG of topics
 		}
 	}
 	return after, nil

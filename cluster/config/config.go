@@ -133,7 +133,7 @@ func BrokerKey(name string) (*Key, bool) {
 	}
 	if rest, ok := strings.CutPrefix(name, "listener.name."); ok {
 		if _, setting, ok := strings.Cut(rest, "."); ok {
-			k := Key{Name: name, Type: String, Scope: PerBroker, Doc: "Setting of one listener."}
+			k := Key{Name: name, Type: String, Scope: ReadOnly, Doc: "Setting of one listener."}
 			// A mechanism may stand between the listener and the setting: listener.name.x.plain.sasl.jaas.config.
 			for s := setting; s != ""; _, s, _ = strings.Cut(s, ".") {
 				if base, ok := brokerKeys[s]; ok {

@@ -2,8 +2,6 @@ package controller
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"strconv"
 
@@ -83,12 +81,8 @@ func (c *Controller) alteration(img *metadata.Image, ch ConfigChange, replace bo
 			_, current = img.BrokerConfigs(int32(id))
 		}
 		after, err := config.AlterBroker(current, with(current, ch.Changes, replace), ch.Name != "")
-		if err != nil {
-			// Kafka names the resource here, since the setting may be one of several brokers'.
-			return nil, refuse(kindOf(err), "Invalid config value for resource ConfigResource(type=BROKER, name='%s'): %s", ch.Name, err.Error())
-		}
-		if maps.Equal(after, current) {
-			return nil, nil
+		if err != nil || maps.Equal(after, current) {
+			return nil, err
 		}
 		return metadata.BrokerConfigured{Broker: ch.Name, Configs: after}, nil
 	case GroupResource:
@@ -102,13 +96,4 @@ func with(current map[string]string, changes []config.Change, replace bool) []co
 		return config.Replacing(current, changes)
 	}
 	return changes
-}
-
-func kindOf(err error) error {
-	for _, kind := range []error{config.ErrReadOnly, config.ErrRequest, config.ErrInvalid} {
-		if errors.Is(err, kind) {
-			return kind
-		}
-	}
-	return fmt.Errorf("alter configs: %w", err)
 }

@@ -100,12 +100,11 @@ func (n *Node) start(ctx context.Context) error {
 	var err error
 	settings := map[string]string{}
 	maps.Copy(settings, n.opts.Settings)
-	id := strconv.Itoa(int(n.opts.NodeID))
-	settings["node.id"], settings["broker.id"] = id, id // tools read the broker's id off its settings
-	if n.config, err = config.ParseBroker(settings); err != nil {
+	if err := n.listen(); err != nil {
 		return err
 	}
-	if err := n.listen(); err != nil {
+	n.describe(settings)
+	if n.config, err = config.ParseBroker(settings); err != nil {
 		return err
 	}
 	if err := n.openLocal(); err != nil {
@@ -149,6 +148,18 @@ func (n *Node) supervise(cancel context.CancelFunc, g *group) {
 }
 
 // listen takes the ports first: that one is in use should be said before anything is opened.
+// describe puts into the settings what the options say: tools read it off there.
+func (n *Node) describe(settings map[string]string) {
+	id := strconv.Itoa(int(n.opts.NodeID))
+	settings["node.id"], settings["broker.id"] = id, id
+	settings["listeners"] = "PLAINTEXT://" + n.kafka.Addr().String()
+	settings["advertised.listeners"] = settings["listeners"]
+	if n.opts.Advertise != "" {
+		settings["advertised.listeners"] = "PLAINTEXT://" + n.opts.Advertise
+	}
+	settings["log.dirs"] = n.opts.DataDir
+}
+
 func (n *Node) listen() error {
 	var err error
 	if n.kafka, err = net.Listen("tcp", n.opts.Listen); err != nil {

@@ -32,7 +32,7 @@ var chapters = [][]rule{
 	fetchRules, fetchSizeRules, fetchWaitRules, sessionRules,
 	listOffsetsRules, epochRules,
 	createTopicsRules, deleteTopicsRules, partitionsRules, describeConfigsRules, alterConfigsRules, deleteRecordsRules, clusterRules,
-	quotaRules, electionRules, groupConfigRules, featureRules,
+	quotaRules, electionRules, groupConfigRules, featureRules, consoleRules,
 }
 
 // broker is what the rules are tried against.

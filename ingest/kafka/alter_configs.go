@@ -58,7 +58,13 @@ func (s *Server) alter(ctx context.Context, changes []controller.ConfigChange, v
 	var at []int
 	for i, c := range changes {
 		switch c.Type {
-		case controller.TopicResource, controller.BrokerResource, controller.GroupResource:
+		case controller.TopicResource, controller.GroupResource:
+		case controller.BrokerResource:
+			if c.Name != "" {
+				if errs[i] = s.ownBroker(c.Name); errs[i] != nil {
+					continue
+				}
+			}
 		case controller.ResourceType(brokerLoggerResource):
 			errs[i] = s.alterLoggers(c)
 			continue

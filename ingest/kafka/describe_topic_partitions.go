@@ -25,11 +25,16 @@ func (s *Server) describeTopicPartitions(_ context.Context, _ *call, req *kmsg.D
 			names = append(names, t.Name)
 		}
 	}
-	slices.Sort(names)
-	left := maxDescribedPartitions
-	if req.ResponsePartitionLimit > 0 {
-		left = min(left, int(req.ResponsePartitionLimit))
+	if c := req.Cursor; c != nil && listed && !slices.Contains(names, c.Topic) {
+		for _, name := range names {
+			rt := undescribed(name)
+			rt.ErrorCode = codeInvalidRequest
+			resp.Topics = append(resp.Topics, rt)
+		}
+		return resp, nil
 	}
+	slices.Sort(names)
+	left := min(max(int(req.ResponsePartitionLimit), 1), maxDescribedPartitions)
 	for _, name := range slices.Compact(names) {
 		first := int32(0)
 		if c := req.Cursor; c != nil {

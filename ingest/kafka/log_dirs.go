@@ -31,7 +31,7 @@ func (s *Server) describeLogDirs(_ context.Context, _ *call, req *kmsg.DescribeL
 		dt.Topic = t.Name
 		for i := range t.Partitions {
 			p, err := s.broker.Partition(t, int32(i))
-			if err != nil || req.Topics != nil && len(wanted[t.Name]) > 0 && !wanted[t.Name][int32(i)] {
+			if err != nil || req.Topics != nil && !wanted[t.Name][int32(i)] {
 				continue
 			}
 			dp := kmsg.NewDescribeLogDirsResponseDirTopicPartition()

@@ -18,15 +18,15 @@ type mutation struct {
 // rationed passes the mutations of a request on to act as far as the client's controller_mutation_rate allows (KIP-599),
 // and returns a result for each. With strict the others are refused, and the client asks again after the time that the
 // answer names; versions older than that refusal wait it out behind an answer that did everything. act gets the indexes of
-// those to do. What did not come to be is not charged.
-func (s *Server) rationed(c *call, all []mutation, strict bool, act func(pass []int) []controller.TopicResult) []controller.TopicResult {
+// those to do; check, if there is one, those that have to wait: what is wrong with them is told at once. What did not come to be
+// is not charged.
+func (s *Server) rationed(c *call, all []mutation, strict bool, act, check func(some []int) []controller.TopicResult) []controller.TopicResult {
 	ration := s.throttle.of(quota.MutationRate, c)
 	results, pass := make([]controller.TopicResult, len(all)), make([]int, 0, len(all))
-	refused := false
+	var late []int
 	for i, m := range all {
-		if strict && ration.wait(c.started) > 0 {
-			results[i] = m.blank
-			results[i].Err, refused = errThrottled, true
+		if strict && m.partitions > 0 && ration.wait(c.started) > 0 {
+			results[i], late = m.blank, append(late, i)
 			continue
 		}
 		ration.charge(float64(m.partitions), c.started)
@@ -38,10 +38,25 @@ func (s *Server) rationed(c *call, all []mutation, strict bool, act func(pass []
 			ration.charge(-float64(all[pass[j]].partitions), c.started)
 		}
 	}
-	if refused || !strict { // what was overdrawn by a request that could refuse is for the next one to feel
+	if refused := wait(results, late, check); refused || !strict { // what was overdrawn by a request that could refuse is for the next one to feel
 		c.throttle = ration.wait(time.Now())
 	}
 	return results
+}
+
+// wait gives the results at the indexes what check finds wrong, or else the refusal, and says whether any has that.
+func wait(results []controller.TopicResult, late []int, check func([]int) []controller.TopicResult) (refused bool) {
+	if len(late) > 0 && check != nil {
+		for j, r := range check(late) {
+			results[late[j]].Err = r.Err
+		}
+	}
+	for _, i := range late {
+		if results[i].Err == nil {
+			results[i].Err, refused = errThrottled, true
+		}
+	}
+	return refused
 }
 
 // pick are the elements at indexes.

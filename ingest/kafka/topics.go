@@ -35,14 +35,15 @@ func (s *Server) createTopics(ctx context.Context, c *call, req *kmsg.CreateTopi
 	topics, mutations := make([]controller.NewTopic, len(req.Topics)), make([]mutation, len(req.Topics))
 	for i := range req.Topics {
 		topics[i] = newTopic(&req.Topics[i])
-		mutations[i].blank.Name = topics[i].Name
-		if !req.ValidateOnly {
-			mutations[i].partitions = s.partitionsOf(&topics[i])
-		}
+		mutations[i].blank.Name, mutations[i].partitions = topics[i].Name, s.partitionsOf(&topics[i])
 	}
-	results := s.rationed(c, mutations, req.Version >= 6, func(pass []int) []controller.TopicResult {
-		return s.broker.Controller.CreateTopics(ctx, pick(topics, pass), req.ValidateOnly)
-	})
+	create := func(some []int) []controller.TopicResult {
+		return s.broker.Controller.CreateTopics(ctx, pick(topics, some), req.ValidateOnly)
+	}
+	check := func(some []int) []controller.TopicResult {
+		return s.broker.Controller.CreateTopics(ctx, pick(topics, some), true)
+	}
+	results := s.rationed(c, mutations, req.Version >= 6, create, check)
 	settled := s.settle(ctx, results, req.ValidateOnly)
 	resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
 	resp.ThrottleMillis = millis(c.throttle)
@@ -132,9 +133,10 @@ func (s *Server) deleteTopics(ctx context.Context, c *call, req *kmsg.DeleteTopi
 			mutations[i].partitions = len(t.Partitions)
 		}
 	}
-	results := s.rationed(c, mutations, req.Version >= 5, func(pass []int) []controller.TopicResult {
-		return s.broker.Controller.DeleteTopics(ctx, pick(refs, pass))
-	})
+	remove := func(some []int) []controller.TopicResult {
+		return s.broker.Controller.DeleteTopics(ctx, pick(refs, some))
+	}
+	results := s.rationed(c, mutations, req.Version >= 5, remove, nil)
 	settled := s.settle(ctx, results, false)
 	resp := req.ResponseKind().(*kmsg.DeleteTopicsResponse)
 	resp.ThrottleMillis = millis(c.throttle)
@@ -177,13 +179,17 @@ func (s *Server) createPartitions(ctx context.Context, c *call, req *kmsg.Create
 	mutations := make([]mutation, len(growths))
 	for i, g := range growths {
 		mutations[i].blank.Name = g.Name
-		if t := s.broker.Image().Topic(g.Name); t != nil && !req.ValidateOnly {
+		if t := s.broker.Image().Topic(g.Name); t != nil {
 			mutations[i].partitions = max(int(g.Count)-len(t.Partitions), 0)
 		}
 	}
-	results := s.rationed(c, mutations, req.Version >= 3, func(pass []int) []controller.TopicResult {
-		return s.broker.Controller.CreatePartitions(ctx, pick(growths, pass), req.ValidateOnly)
-	})
+	grow := func(some []int) []controller.TopicResult {
+		return s.broker.Controller.CreatePartitions(ctx, pick(growths, some), req.ValidateOnly)
+	}
+	check := func(some []int) []controller.TopicResult {
+		return s.broker.Controller.CreatePartitions(ctx, pick(growths, some), true)
+	}
+	results := s.rationed(c, mutations, req.Version >= 3, grow, check)
 	settled := s.settle(ctx, results, req.ValidateOnly)
 	resp := req.ResponseKind().(*kmsg.CreatePartitionsResponse)
 	resp.ThrottleMillis = millis(c.throttle)
