@@ -235,12 +235,15 @@ func (m *Machine) save(t *transaction, e *coordinator.Effects) {
 	write(coordinator.Record{Key: encodeKey(t.id), Value: t.encode()}, e)
 }
 
-// maxRecords bounds a batch: after a long pause thousands of transactions may be due at once.
-const maxRecords = 1000
+// Bounds of a batch: after a long pause thousands of transactions may be due at once, some with thousands of partitions.
+const (
+	maxRecords = 1000
+	maxJoined  = 4 << 10 // bytes of a value that shares a batch with those before it
+)
 
 // write appends a record to the batch of the step.
 func write(r coordinator.Record, e *coordinator.Effects) {
-	if n := len(e.Append); n > 0 && len(e.Append[n-1].Records) < maxRecords {
+	if n := len(e.Append); n > 0 && len(e.Append[n-1].Records) < maxRecords && len(r.Value) <= maxJoined {
 		e.Append[n-1].Records = append(e.Append[n-1].Records, r)
 		return
 	}
