@@ -57,6 +57,11 @@ func (m *Image) TopicByID(id record.TopicID) *Topic {
 // Topics yields all topics in name order.
 func (m *Image) Topics() iter.Seq[*Topic] { return slices.Values(m.byName) }
 
+// SameTopics says whether one image was made of the other without a change to any topic.
+func (m *Image) SameTopics(o *Image) bool {
+	return len(m.byName) == len(o.byName) && (len(m.byName) == 0 || &m.byName[0] == &o.byName[0])
+}
+
 // TopicCount returns the number of topics.
 func (m *Image) TopicCount() int { return len(m.byName) }
 

@@ -59,12 +59,14 @@ type place struct {
 // running is a shard led here.
 type running struct {
 	*coordinator.Shard
-	log     *partitionLog
-	topic   record.TopicID
-	epoch   record.LeaderEpoch // of the image that started it
-	cancel  context.CancelFunc
-	done    chan struct{}
+	log    *partitionLog
+	topic  record.TopicID
+	epoch  record.LeaderEpoch // of the image that started it
+	cancel context.CancelFunc
+	done   chan struct{}
+
 	telling sync.Mutex
+	told    *metadata.Image // whose topics the shard was told last
 }
 
 // New returns coordinators that start with Run.
@@ -128,20 +130,22 @@ func (c *Coordinators) follow(ctx context.Context, img *metadata.Image) {
 	c.mu.Unlock()
 	for at, r := range c.all() {
 		if at.topic == OffsetsTopic {
-			c.tell(r)
+			c.tell(r, false)
 		}
 	}
 }
 
 // tell gives a shard of groups what the newest image says of topics and of groups' settings. An image of before the store
 // went away may lack a topic that was made since: by it no offsets may be removed. So staleness is asked first, and then the
-// newest image, whether or not the broker has applied it.
-func (c *Coordinators) tell(r *running) {
+// newest image, whether or not the broker has applied it. A shard that has just loaded is told in any case, others only of
+// topics that changed: groups look at all of their topics then.
+func (c *Coordinators) tell(r *running, loaded bool) {
 	r.telling.Lock() // an older image must not be told after a newer
 	defer r.telling.Unlock()
 	stale, img := c.broker.Metadata.Stale(), c.broker.Metadata.Image()
 	r.Start(configured(img, c.broker.Config()))
-	if !stale {
+	if !stale && (loaded || r.told == nil || !img.SameTopics(r.told)) {
+		r.told = img
 		r.Start(group.TopicsChanged{Topics: topicsOf(img)})
 	}
 }
@@ -158,7 +162,7 @@ func (c *Coordinators) start(ctx context.Context, at place, t *metadata.Topic) *
 		parts.Machine = func() coordinator.Machine {
 			return group.New(groupOptions(c.broker.Config()), topicsOf(c.broker.Image()))
 		}
-		parts.Loaded = func() { c.tell(r) }
+		parts.Loaded = func() { c.tell(r, true) }
 	} else {
 		parts.Machine = func() coordinator.Machine { return txn.New(txnOptions(c.broker.Config(), r.epoch)) }
 		parts.Load = func(ctx context.Context, fn func(record.Batch) error) error {
