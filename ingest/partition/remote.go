@@ -42,21 +42,31 @@ func (t *Tier) read(ctx context.Context, req ReadRequest) (HistoryResult, error)
 	return res, nil
 }
 
+// manifestWait bounds how long a read waits for the first manifest: it comes at once, or the store is away.
+const manifestWait = 2 * time.Second
+
 // awaitManifest returns the newest known manifest; the first is still being loaded when the partition takes its first
-// requests. Errors: ctx's, ErrTierUnavailable if the store has refused it.
+// requests. Errors: ctx's, ErrTierUnavailable if the store has failed, or takes long.
 func (t *Tier) awaitManifest(ctx context.Context) (*manifest.Manifest, error) {
 	if m := t.Manifest(); m != nil {
 		return m, nil
 	}
+	timer := time.NewTimer(manifestWait)
+	defer timer.Stop()
 	select {
 	case <-t.loaded:
 		return t.Manifest(), nil
 	case <-ctx.Done():
+		if t.failure.Load() == nil {
+			return nil, ctx.Err()
+		}
+	case <-timer.C:
 	}
+	err := fmt.Errorf("%w: the manifest of %s-%d is not loaded yet", ErrTierUnavailable, t.p.topic, t.p.id.Partition)
 	if f := t.failure.Load(); f != nil {
-		return nil, fmt.Errorf("%w: the manifest of %s-%d is not loaded yet: %w", ErrTierUnavailable, t.p.topic, t.p.id.Partition, *f)
+		err = fmt.Errorf("%w: %w", err, *f)
 	}
-	return nil, ctx.Err()
+	return nil, err
 }
 
 // warnEvery is how often it is logged that a partition's history cannot be read.
