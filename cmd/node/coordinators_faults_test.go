@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -152,15 +152,16 @@ func TestMarkersWaitForTopicsThatOldMetadataLacks(t *testing.T) {
 	b.stop()
 }
 
-// slowFS opens no logs while it is held.
+// slowFS opens no logs while held is locked.
 type slowFS struct {
 	vfs.FS
-	held atomic.Bool
+	held sync.RWMutex
 }
 
 func (f *slowFS) wait(name string) {
-	for f.held.Load() && strings.Contains(name, "/log/") {
-		time.Sleep(5 * time.Millisecond)
+	if strings.Contains(name, "/log/") {
+		f.held.RLock()
+		defer f.held.RUnlock()
 	}
 }
 
@@ -201,7 +202,7 @@ func TestOffsetsSurviveTheStoresReturn(t *testing.T) {
 	b.node = n
 	t.Cleanup(b.stop)
 	b.committedOffset("g", "early") // loaded
-	fs.held.Store(true)
+	fs.held.Lock()
 	g.away.Store(false)
 	eventually(t, "the metadata is still old", func() bool { return !n.meta.Stale() })
 	full := b.partitionOf(coordinators.OffsetsTopic, coordinators.PartitionFor("g", 2)).Settings()
@@ -221,7 +222,7 @@ func TestOffsetsSurviveTheStoresReturn(t *testing.T) {
 		}
 	}
 	eventually(t, "the coordinator does not load", func() bool { return b.tryCommit("g", "early", 3) == 0 })
-	fs.held.Store(false)
+	fs.held.Unlock()
 	eventually(t, "the topic does not come back", func() bool { return n.broker.Image().Topic("late") != nil })
 	if got := b.committedOffset("g", "late"); got != 5 {
 		t.Fatalf("committed offset %d, want 5", got)
