@@ -34,7 +34,7 @@ type RetentionInput struct {
 	Retention
 	NowMs                   int64
 	LogStart, HighWatermark record.Offset
-	// RemoteEnd and RemoteBytes are the manifest's End and DataBytes.
+	// RemoteEnd and RemoteBytes are the manifest's End and LiveDataBytes.
 	RemoteEnd   record.Offset
 	RemoteBytes int64
 	// Local is the local log in order of offsets, the active segment last.
@@ -42,7 +42,8 @@ type RetentionInput struct {
 }
 
 // PlanRetention returns the log start offset that retention asks for; LogStart if nothing is to go. remote yields the
-// manifest's segments from the first on (Manifest.All) and is read only as far as they are deleted; its error is returned.
+// manifest's segments from the first on (Manifest.All), or is nil if there is no remote log; it is read only as far as segments
+// are deleted, and its error is returned.
 //
 // Whole segments go, oldest first, up to the first one that must stay. By time, one goes when its largest timestamp is older
 // than Ms; one without timestamps, or from the future, stays. By size, one goes when what would remain is still at least
@@ -52,6 +53,9 @@ func PlanRetention(in RetentionInput, remote iter.Seq2[manifest.Segment, error])
 	start := in.LogStart
 	if in.Ms < 0 && in.Bytes < 0 {
 		return start, nil
+	}
+	if remote == nil {
+		remote = func(func(manifest.Segment, error) bool) {}
 	}
 	size := in.RemoteBytes
 	for _, l := range in.Local {

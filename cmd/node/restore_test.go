@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/everlog/everlog/ingest/broker"
 	"github.com/everlog/everlog/ingest/partition"
 	"github.com/everlog/everlog/tier/object"
 	"github.com/everlog/everlog/tier/record"
@@ -432,4 +433,48 @@ func TestCreatePartitionsAnswersWhenTheyTakeWrites(t *testing.T) {
 		}
 	}
 	g.away.Store(false)
+}
+
+// Retention of a topic that ships nothing works on the local log alone.
+func TestRetentionWithoutARemoteLog(t *testing.T) {
+	b := newBench(t, map[string]string{"log.retention.check.interval.ms": "200"})
+	b.start()
+	b.create("t", 1, map[string]string{"remote.storage.enable": "false", "retention.ms": "1", "segment.bytes": "1048576"})
+	b.produce("t", 1, 0, 4000)
+	p := b.only()
+	eventually(t, "nothing expires", func() bool { return p.View().LogStart > 0 && p.LocalStart() == p.View().LogStart })
+	b.produce("t", 1, 4000, 10)
+	b.check("t", 1, int(p.View().LogStart), 4010)
+}
+
+// A process that was cut off from the store comes back when another one, on another disk, has taken its place: two would lead in
+// one epoch. It stops.
+func TestReplacedProcessStops(t *testing.T) {
+	store, sets := object.NewMemory(), map[string]string{"tier.seal.ms": "1000"}
+	a := &bench{t: t, dir: filepath.Join(t.TempDir(), "a"), store: store, sets: sets}
+	b := &bench{t: t, dir: filepath.Join(t.TempDir(), "b"), store: store, sets: sets}
+	g := a.gated("")
+	a.start()
+	a.create("t", 1, nil)
+	a.produce("t", 1, 0, 50)
+	a.shipped()
+	g.away.Store(true)
+	b.start()
+	defer b.stop()
+	p := b.only()
+	eventually(t, "the other process does not lead", func() bool { return p.LeaderEpoch() >= 0 && p.End() == 50 })
+	ended := make(chan error, 1)
+	go func() { ended <- a.node.Wait() }()
+	g.away.Store(false)
+	select {
+	case err := <-ended:
+		if !errors.Is(err, broker.ErrReplaced) {
+			t.Errorf("it ended with %v", err)
+		}
+		a.node = nil
+	case <-time.After(30 * time.Second):
+		t.Error("both lead")
+	}
+	b.produce("t", 1, 50, 10)
+	b.check("t", 1, 0, 60)
 }

@@ -29,13 +29,21 @@ func (b *Broker) loadPast(ctx context.Context, id segment.Identity) (*past, erro
 	}
 	m := log.Manifest()
 	p := &past{log: log, logStart: m.LogStart(), end: m.End(), epochs: m.Epochs()}
-	if root := m.Root(); len(root) > 0 {
-		f, err := b.footer(ctx, root[len(root)-1])
-		if err != nil {
-			return nil, err
-		}
-		p.producers = f.Producers
+	if m.Start() == m.End() {
+		return p, nil
 	}
+	last, ok, err := m.Find(ctx, b.Tier.Store, m.End()-1) // it may be listed in a page
+	if err == nil && !ok {
+		err = fmt.Errorf("manifest of %v: no segment holds offset %d, its last", id, m.End()-1)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f, err := b.footer(ctx, last)
+	if err != nil {
+		return nil, err
+	}
+	p.producers = f.Producers
 	return p, nil
 }
 

@@ -27,6 +27,9 @@ const openParallel = 16
 // apply makes the replicas here those of img: it opens new ones, moves epochs and settings on, closes and removes those
 // of deleted topics, and then shows img to requests. At start, replicas that need the object store load in the background.
 func (b *Broker) apply(ctx context.Context, img *metadata.Image) error {
+	if now := img.Broker(b.opts.ID); now != nil && now.DiskID != b.opts.Self.DiskID {
+		return fmt.Errorf("%w: broker %d is registered with disk %s, this is %s", ErrReplaced, b.opts.ID, now.DiskID, b.opts.Self.DiskID)
+	}
 	if conf, err := b.Parts.Config.WithDynamic(img.BrokerConfigs(b.opts.ID)); err != nil {
 		b.log.Error("changed broker settings are not applied", "err", err)
 	} else {

@@ -99,7 +99,7 @@ func (s *scheduler) loop(ctx context.Context) {
 			s.trim(now)
 			if now.Sub(retained) >= s.b.Config().RetentionCheck {
 				retained = now
-				s.retainLocal(now)
+				s.retainLocal(ctx, now)
 			}
 		case <-s.trimNow:
 			s.trim(time.Now())
@@ -152,12 +152,12 @@ func (s *scheduler) trim(now time.Time) {
 }
 
 // retainLocal applies retention to the partitions that have no remote log.
-func (s *scheduler) retainLocal(now time.Time) {
+func (s *scheduler) retainLocal(ctx context.Context, now time.Time) {
 	for _, p := range s.b.Partitions() {
 		if p.Tier() != nil || p.LeaderEpoch() == record.NoEpoch {
 			continue
 		}
-		to, err := p.PlanRetention(now, nil, nil)
+		to, err := p.PlanRetention(ctx, now, nil, nil)
 		if err == nil {
 			_, err = p.RaiseLogStart(to)
 		}

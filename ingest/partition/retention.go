@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"math"
 	"sort"
 	"time"
 
 	"github.com/everlog/everlog/compaction"
 	"github.com/everlog/everlog/tier/manifest"
+	"github.com/everlog/everlog/tier/object"
 	"github.com/everlog/everlog/tier/record"
 	"github.com/everlog/everlog/tier/ship"
 )
@@ -86,7 +86,7 @@ func (t *Tier) advance(ctx context.Context, s *ship.Shipper, to record.Offset) e
 // retain applies retention.ms and retention.bytes over both tiers.
 func (t *Tier) retain(ctx context.Context, s *ship.Shipper) error {
 	m := t.log.Load().Manifest()
-	to, err := t.p.PlanRetention(time.Now(), m, m.All(ctx, t.parts.Store))
+	to, err := t.p.PlanRetention(ctx, time.Now(), m, t.parts.Store)
 	if err != nil {
 		return fmt.Errorf("plan retention: %w", err)
 	}
@@ -103,18 +103,25 @@ func (t *Tier) retain(ctx context.Context, s *ship.Shipper) error {
 	return t.advance(ctx, s, min(to, m.End()))
 }
 
-// PlanRetention is the log start that the topic's retention asks for. m is nil if there is no remote log.
-func (p *Partition) PlanRetention(now time.Time, m *manifest.Manifest, remote iter.Seq2[manifest.Segment, error]) (record.Offset, error) {
+// PlanRetention is the log start that the topic's retention asks for. m and store are nil if there is no remote log.
+func (p *Partition) PlanRetention(ctx context.Context, now time.Time, m *manifest.Manifest, store object.Store) (record.Offset, error) {
 	c, v := p.Settings(), p.View()
 	if !c.Delete {
 		return v.LogStart, nil
 	}
 	in := compaction.RetentionInput{Retention: retention(c.Retention, c.RetentionBytes), NowMs: now.UnixMilli(), LogStart: v.LogStart, HighWatermark: v.HighWatermark,
 		RemoteEnd: -1, Local: p.LocalSegments()}
-	if m != nil {
-		in.RemoteEnd, in.RemoteBytes = m.End(), m.DataBytes()
+	if m == nil {
+		return compaction.PlanRetention(in, nil)
 	}
-	return compaction.PlanRetention(in, remote)
+	in.RemoteEnd = m.End()
+	if in.Retention.Bytes != compaction.Unlimited {
+		var err error
+		if in.RemoteBytes, err = m.LiveDataBytes(ctx, store); err != nil {
+			return v.LogStart, err
+		}
+	}
+	return compaction.PlanRetention(in, m.All(ctx, store))
 }
 
 // retention turns settings, where negative is unlimited, into the planner's.

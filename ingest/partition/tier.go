@@ -236,7 +236,7 @@ func (t *Tier) step(ctx context.Context, s *ship.Shipper) (bool, error) {
 	if err != nil && time.Since(t.retained) >= t.schedule.Retention {
 		t.retained = time.Now()
 		m := t.log.Load().Manifest()
-		if to, perr := t.p.PlanRetention(time.Now(), m, m.All(ctx, t.parts.Store)); perr == nil {
+		if to, perr := t.p.PlanRetention(ctx, time.Now(), m, t.parts.Store); perr == nil {
 			_, _ = t.p.RaiseLogStart(to) // the bucket is told when it is back
 		}
 	}

@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"sync"
+	"weak"
 
 	"golang.org/x/sync/errgroup"
 
@@ -77,8 +78,9 @@ func (r *Reader) readAhead(st *stream, l *layout, from int) {
 // following knows the segments behind others, as far as they were looked up. The zero value is empty.
 type following struct {
 	mu sync.Mutex
-	// byBase finds a layout by the offset where its predecessor ends. One that was replaced since only costs a GET.
-	byBase  map[record.Offset]*layout
+	// byBase finds a layout by the offset where its predecessor ends. One that was replaced since only costs a GET. It is Footers
+	// that keeps them, within its bounds.
+	byBase  map[record.Offset]weak.Pointer[layout]
 	looking bool
 }
 
@@ -86,7 +88,7 @@ type following struct {
 func (f *following) after(l *layout) *layout {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.byBase[l.footer.End]
+	return f.byBase[l.footer.End].Value()
 }
 
 // lookAhead finds the segments from base on that hold the given bytes, in the background. One such search at a time is
@@ -128,7 +130,7 @@ func (r *Reader) lookUp(ctx context.Context, m *manifest.Manifest, base record.O
 		}
 		at := base
 		g.Go(func() error {
-			if l, err := r.src.Footers.get(ctx, r.src.Store, m.Identity(), seg); err == nil {
+			if l, err := r.src.Footers.get(ctx, r.src.Store, m.Identity(), seg); err == nil && seg.Base == at {
 				r.following.put(at, l)
 			}
 			return nil
@@ -145,7 +147,7 @@ func (f *following) put(base record.Offset, l *layout) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.byBase == nil {
-		f.byBase = map[record.Offset]*layout{}
+		f.byBase = map[record.Offset]weak.Pointer[layout]{}
 	}
 	for old := range f.byBase {
 		if len(f.byBase) < 4*maxFollowing {
@@ -153,5 +155,5 @@ func (f *following) put(base record.Offset, l *layout) {
 		}
 		delete(f.byBase, old)
 	}
-	f.byBase[base] = l
+	f.byBase[base] = weak.Make(l)
 }

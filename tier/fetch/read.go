@@ -33,6 +33,9 @@ func (r *Reader) Read(ctx context.Context, offset record.Offset, o Options) (Res
 		return object, err
 	})
 	if err != nil {
+		if ctx.Err() == nil { // a GET has failed: the next brings no more than is wanted
+			st.window, st.asked = window{rest: restGroups}, 0
+		}
 		r.streams.put(st, offset, offset, 0, r.src.Now())
 		return Result{}, err
 	}
@@ -60,7 +63,7 @@ func (r *Reader) retry(ctx context.Context, read func(*manifest.Manifest) (strin
 			return fmt.Errorf("%w: %w", ErrCorrupt, err)
 		case !errors.Is(err, object.ErrNotFound):
 			return err
-		case failed == gone || attempt == maxAttempts || r.src.Reload == nil:
+		case attempt > 1 && failed == gone || attempt == maxAttempts || r.src.Reload == nil:
 			return fmt.Errorf("%w: %w", ErrMissing, err)
 		}
 		gone = failed

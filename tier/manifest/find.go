@@ -7,6 +7,9 @@ import (
 	"iter"
 	"sort"
 	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/everlog/everlog/tier/object"
 	"github.com/everlog/everlog/tier/record"
@@ -14,6 +17,7 @@ import (
 
 // PageCache keeps the pages last used, decoded. One may serve all partitions of a broker. Safe for concurrent use.
 type PageCache struct {
+	loads singleflight.Group
 	mu    sync.Mutex
 	limit int
 	order *list.List // of *cachedPage, the last used first
@@ -24,6 +28,9 @@ type cachedPage struct {
 	name     string
 	segments []Segment
 }
+
+// pageTimeout bounds the GET of a page, which does not end with who waits for it.
+const pageTimeout = 2 * time.Minute
 
 // NewPageCache returns a cache of at most n pages; one of 2048 entries takes about 0.9 MB.
 func NewPageCache(n int) *PageCache {
@@ -59,14 +66,29 @@ func (m *Manifest) page(ctx context.Context, store object.Store, i int) ([]Segme
 	name := PageName(m.id, r)
 	segments, ok := m.cache.get(name)
 	if !ok {
-		p, _, err := store.Get(ctx, name)
-		if err != nil {
-			return nil, fmt.Errorf("read manifest page: %w", err)
+		loaded := m.cache.loads.DoChan(name, func() (any, error) {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pageTimeout)
+			defer cancel()
+			p, _, err := store.Get(ctx, name)
+			if err != nil {
+				return nil, fmt.Errorf("read manifest page: %w", err)
+			}
+			segments, err := decodePage(p, m.id, r)
+			if err != nil {
+				return nil, fmt.Errorf("read manifest page %s: %w", name, err)
+			}
+			m.cache.put(name, segments)
+			return segments, nil
+		})
+		select {
+		case l := <-loaded:
+			if l.Err != nil {
+				return nil, l.Err
+			}
+			segments = l.Val.([]Segment)
+		case <-ctx.Done():
+			return nil, fmt.Errorf("read manifest page: %w", context.Cause(ctx))
 		}
-		if segments, err = decodePage(p, m.id, r); err != nil {
-			return nil, fmt.Errorf("read manifest page %s: %w", name, err)
-		}
-		m.cache.put(name, segments)
 	}
 	if i == 0 {
 		segments = segments[sort.Search(len(segments), func(j int) bool { return segments[j].End > m.start }):]
@@ -137,4 +159,21 @@ func (m *Manifest) All(ctx context.Context, store object.Store) iter.Seq2[Segmen
 			}
 		}
 	}
+}
+
+// LiveDataBytes is DataBytes without the entries of the first page that were removed already.
+func (m *Manifest) LiveDataBytes(ctx context.Context, store object.Store) (int64, error) {
+	n := m.DataBytes()
+	if len(m.pages) == 0 || m.pages[0].First >= m.start {
+		return n, nil
+	}
+	left, err := m.page(ctx, store, 0)
+	if err != nil {
+		return 0, err
+	}
+	n -= m.pages[0].DataBytes
+	for i := range left {
+		n += left[i].DataSize
+	}
+	return n, nil
 }

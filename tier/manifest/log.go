@@ -100,6 +100,7 @@ func (l *Log) Reload(ctx context.Context) error {
 		return err
 	}
 	if m.nonce == l.Manifest().nonce {
+		l.version = v // of the same bytes: the object may have been copied in place
 		return nil
 	}
 	return l.install(m, v)
@@ -217,6 +218,7 @@ func (l *Log) swap(ctx context.Context, cur, next *Manifest, body []byte, sent b
 	case got.nonce == next.nonce:
 		return true, l.install(got, v)
 	case got.nonce == cur.nonce:
+		l.version = v
 		return false, err
 	}
 	happened, known := got.includes(next)

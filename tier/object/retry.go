@@ -15,7 +15,8 @@ type RetryOptions struct {
 	// Base is the longest wait before the second attempt, and doubles with each, up to Max; the actual wait is random
 	// between half of it and all of it. Defaults 100 ms and 5 s. After ErrThrottled it is four times as long.
 	Base, Max time.Duration
-	// Timeout is the time for one attempt, beside the time for its bytes at MinRate. Default 20 s.
+	// Timeout is the time for one attempt, beside the time for its bytes at MinRate. For a Put it is the time without progress: an
+	// attempt whose body is still being taken goes on, however slowly. Default 20 s.
 	Timeout time.Duration
 	// MinRate, in bytes a second, is the slowest transfer that is waited for. Default 1 MiB/s.
 	MinRate int64
@@ -77,14 +78,26 @@ func again(err error) bool {
 	return false
 }
 
+// limit is the time for an attempt that moves so many bytes at most.
+func (r *retrier) limit(size int64) time.Duration {
+	return r.o.Timeout + time.Duration(float64(size)/float64(r.o.MinRate)*float64(time.Second))
+}
+
 // do calls attempt until it answers something final. size is the number of bytes that one attempt moves at most.
 func (r *retrier) do(ctx context.Context, size int64, attempt func(context.Context) error) error {
-	limit := r.o.Timeout + time.Duration(float64(size)/float64(r.o.MinRate)*float64(time.Second))
+	limit := r.limit(size)
+	return r.repeat(ctx, func() error {
+		bounded, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		return attempt(bounded)
+	})
+}
+
+// repeat calls attempt, which bounds itself, until it answers something final.
+func (r *retrier) repeat(ctx context.Context, attempt func() error) error {
 	wait := r.o.Base
 	for n := 1; ; n++ {
-		bounded, cancel := context.WithTimeout(ctx, limit)
-		err := attempt(bounded)
-		cancel()
+		err := attempt()
 		if err == nil || !again(err) || ctx.Err() != nil {
 			return err
 		}
@@ -104,9 +117,14 @@ func (r *retrier) do(ctx context.Context, size int64, attempt func(context.Conte
 
 func (r *retrier) Put(ctx context.Context, name string, body Body, o PutOptions) (v Version, err error) {
 	attempts := 0
-	once := func(ctx context.Context) error {
+	limit := r.limit(body.Size())
+	once := func() error {
 		attempts++
-		v, err = r.Store.Put(ctx, name, body, o)
+		moving, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		stalled := time.AfterFunc(limit, func() { cancel(context.DeadlineExceeded) })
+		defer stalled.Stop()
+		v, err = r.Store.Put(moving, name, watch(body, func() { stalled.Reset(limit) }), o)
 		return err
 	}
 	if o.NoRetry {
@@ -114,7 +132,7 @@ func (r *retrier) Put(ctx context.Context, name string, body Body, o PutOptions)
 		single.o.Attempts = 1
 		r = &single
 	}
-	err = r.do(ctx, body.Size(), once)
+	err = r.repeat(ctx, once)
 	if attempts > 1 && errors.Is(err, ErrPrecondition) {
 		// %v: errors.Is must not find ErrPrecondition in it.
 		return "", fmt.Errorf("put %s: %w: refused after an attempt without an answer: %v", name, ErrUnknown, err)
@@ -164,4 +182,24 @@ func (r *retrier) List(ctx context.Context, prefix, after string, limit int) (li
 		return err
 	})
 	return list, err
+}
+
+// watched is a Body that tells when bytes of it are taken.
+type watched struct {
+	Body
+	moved func()
+}
+
+// watch is body, which calls moved. A body in memory is short, and stores take it as it is.
+func watch(body Body, moved func()) Body {
+	if _, ok := body.(memoryBody); ok {
+		return body
+	}
+	return watched{body, moved}
+}
+
+func (w watched) ReadAt(p []byte, position int64) (int, error) {
+	n, err := w.Body.ReadAt(p, position)
+	w.moved()
+	return n, err
 }
