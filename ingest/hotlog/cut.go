@@ -27,6 +27,10 @@ func (l *Log) Trim(to record.Offset) (freed int64, err error) {
 	for n < len(l.segs) && l.segs[n].sealed && l.segs[n].end <= to {
 		n++
 	}
+	// A footer that was made again holds no producer snapshot: recovery must not have to begin behind it.
+	for n > 0 && l.segs[n-1].rebuilt && (n == len(l.segs) || !l.segs[n].sealed) {
+		n--
+	}
 	victims, epochs := l.segs[:n:n], l.epochs
 	l.mu.Unlock()
 	if n == 0 {
@@ -35,10 +39,12 @@ func (l *Log) Trim(to record.Offset) (freed int64, err error) {
 	last := victims[n-1]
 	u := localstate.Update{Start: &last.end, Epochs: epochs}
 	// The snapshot that the last footer held is where recovery starts if no sealed segment is left.
-	if footer, f, err := l.footer(last); err == nil {
-		f.unpin()
-		u.Producers = &localstate.Producers{At: last.end, Snapshot: footer.Producers}
+	footer, f, err := l.footer(last)
+	if err != nil {
+		return 0, fmt.Errorf("trim: %w", err)
 	}
+	f.unpin()
+	u.Producers = &localstate.Producers{At: last.end, Snapshot: footer.Producers}
 	if err := l.state.Save(u); err != nil {
 		l.fail(err)
 		return 0, fmt.Errorf("trim: %w: %w", ErrFenced, err)

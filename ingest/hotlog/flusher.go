@@ -101,9 +101,12 @@ func (f *Flusher) markLate(l *Log) {
 		return
 	}
 	f.mu.Lock()
+	first := len(f.late) == 0
 	f.late = append(f.late, l)
 	f.mu.Unlock()
-	signal(f.later)
+	if first { // the timer runs from the first of them
+		signal(f.later)
+	}
 }
 
 func signal(c chan struct{}) {

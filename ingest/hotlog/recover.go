@@ -3,6 +3,7 @@ package hotlog
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
 
@@ -38,6 +39,8 @@ type found struct {
 	header error              // why the header is not valid
 	footer *segment.Footer    // nil if there is none, or not a valid one
 	gone   bool               // unlinked
+	// vouched is the position up to which a checkpoint says that its records were synced; 0 for one that was not scanned.
+	vouched int64
 }
 
 func (r *recovery) run() error {
@@ -328,6 +331,8 @@ func (r *recovery) unsealed(f *found, later []found) (done bool, err error) {
 	}
 	end := builder.Next()
 	switch {
+	case r.l.options.Load().FlushOS && end > f.base && position == f.size && len(later) > 0 && later[0].base == end && later[0].header == nil && f.header == nil:
+		return false, r.rebuild(f, builder) // rolled and whole, its footer was still to come; with FlushOS what follows was acknowledged
 	case end >= r.proven && f.header != nil: // a crash before the header was synced
 		if err := r.discard(later); err != nil {
 			return true, err
@@ -370,7 +375,11 @@ func (r *recovery) scan(f *found) (b *segment.Builder, position int64, reason, e
 	}
 	r.tableDone = b.Position()
 	cut := r.saved.Cut
-	position, reason, err = walk(f.file, b.Position(), f.size, func(batch record.Batch, _ int64) error {
+	f.vouched = b.Position()
+	position, reason, err = walk(f.file, b.Position(), f.size, func(batch record.Batch, at int64) error {
+		if batch.NextOffset() <= r.saved.Checkpoint.Durable {
+			f.vouched = at + int64(batch.Size())
+		}
 		if cut != localstate.NoCut && batch.NextOffset() > cut {
 			return errStop
 		}
@@ -432,10 +441,36 @@ func (r *recovery) sync() error {
 		if f.gone || f.base < r.saved.Checkpoint.Base && f.base != r.active.base {
 			continue
 		}
+		if err := r.touch(f); err != nil {
+			return fmt.Errorf("write segment %d again: %w", f.base, err)
+		}
 		if err := f.file.Sync(); err != nil {
 			return fmt.Errorf("sync segment %d: %w", f.base, err)
 		}
 	}
 	r.l.newDir = true // for all that is known
 	return r.l.syncNames()
+}
+
+// touch writes what no checkpoint vouches for once more, as it is: an fsync that failed in an earlier process has left pages
+// that look clean, and an fsync now would succeed without writing them.
+func (r *recovery) touch(f *found) error {
+	from := f.vouched
+	size, err := f.file.Size()
+	if err != nil {
+		return err
+	}
+	buffer := walkBuffers.Get().(*[]byte)
+	defer walkBuffers.Put(buffer)
+	for from < size {
+		p := (*buffer)[:min(int64(len(*buffer)), size-from)]
+		if _, err := f.file.ReadAt(p, from); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if _, err := f.file.WriteAt(p, from); err != nil {
+			return err
+		}
+		from += int64(len(p))
+	}
+	return nil
 }

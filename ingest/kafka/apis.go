@@ -89,13 +89,13 @@ func init() {
 		69:             serve(0, 1, (*Server).consumerGroupDescribe),
 		keyProduce:     {min: 3, max: 13, advertisedMin: 0, handle: (*Server).produce},
 		keyFetch:       serve(4, 18, (*Server).fetch),
-		2:              serve(1, 11, (*Server).listOffsets),
+		2:              serveKept(1, 11, (*Server).listOffsets),
 		3:              serve(0, 13, (*Server).metadata),
 		10:             serve(0, 6, (*Server).findCoordinator),
 		keyApiVersions: serve(0, 4, (*Server).apiVersions),
 		19:             serve(2, 7, (*Server).createTopics),
 		20:             serve(1, 6, (*Server).deleteTopics),
-		21:             serve(0, 2, (*Server).deleteRecords),
+		21:             serveKept(0, 2, (*Server).deleteRecords),
 		22:             serve(0, 5, (*Server).initProducerID),
 		23:             serve(2, 4, (*Server).offsetForLeaderEpoch),
 		29:             serve(1, 3, (*Server).describeACLs),
@@ -161,8 +161,9 @@ func (s *Server) handle(ctx context.Context, c *call) error {
 		return fmt.Errorf("%w: header of %s v%d", errMalformed, kmsg.NameForKey(c.key), c.version)
 	}
 	if c.clientID = c.conn.client(); c.clientID != string(id) {
-		c.clientID = string(id)
-		c.conn.clientID.Store(&c.clientID)
+		name := string(id) // of its own: a pointer into the call would keep its answer as long as the connection
+		c.clientID = name
+		c.conn.clientID.Store(&name)
 	}
 	return a.handle(s, ctx, c, r.p)
 }

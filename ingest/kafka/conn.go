@@ -29,6 +29,9 @@ type conn struct {
 
 	clientID atomic.Pointer[string] // as the last request gave it
 	muted    atomic.Int64           // no request is read before this time, in nanoseconds since 1970 (KIP-219)
+
+	held     atomic.Int64  // bytes of the calls that are not answered
+	answered chan struct{} // room for one: held has become less
 }
 
 // call is one request, from frame to response.
@@ -43,6 +46,10 @@ type call struct {
 	// frame holds the request; the reader releases it when the handler returns, unless the handler took it over.
 	frame *buffer
 
+	// held is what the request and its answer take in memory, as far as known, until it is answered.
+	held int64
+	// prompt, if set, says that finish would not wait.
+	prompt func() bool
 	// finish, if set, waits for what the response needs; the writer runs it. It returns ctx's error when the connection ends.
 	finish func(ctx context.Context) error
 	// reply is the response; nil means that none is sent (Produce with acks=0).
@@ -72,7 +79,7 @@ func (c *conn) client() string {
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
-	return &conn{server: s, net: nc, queue: make(chan *call, maxInFlight)}
+	return &conn{server: s, net: nc, queue: make(chan *call, maxInFlight), answered: make(chan struct{}, 1)}
 }
 
 // run serves the connection until the client leaves, ctx ends, or a request cannot be answered.
@@ -95,6 +102,10 @@ func (c *conn) run(ctx context.Context) {
 		}
 	}
 	close(c.queue)
+	wg.Go(func() { // nothing more is served, but that the client leaves is noticed
+		_, _ = io.Copy(io.Discard, c.net) // until the writer's end closes it, or the deadline of an idle connection
+		cancel()
+	})
 	wg.Wait()
 }
 
@@ -116,19 +127,18 @@ func (c *conn) readLoop(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		bytes := int64(len(req.frame.p))
+		size, bytes := len(req.frame.p), c.server.weight(req.key, len(req.frame.p))
 		c.server.dispatch(ctx, req)
+		req.hold(size)
 		if req.frame != nil {
 			req.frame.release()
 			req.frame = nil
 		}
-		c.server.memoryFor(int(bytes)).Release(bytes)
+		c.server.memoryFor(size).Release(bytes)
 		c.mute(req.throttle)
 		hangUp := req.hangUp // the writer owns req once it is queued
-		select {
-		case c.queue <- req:
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := c.enqueue(ctx, req); err != nil {
+			return err
 		}
 		if hangUp != nil {
 			return nil // the writer says why, behind the answers before it
@@ -194,15 +204,18 @@ func (c *conn) readFrame(ctx context.Context, r *bufio.Reader) (*call, error) {
 	if err := c.awaitUnmuted(ctx); err != nil {
 		return nil, err
 	}
-	memory := c.server.memoryFor(int(size))
-	if err := memory.Acquire(ctx, int64(size)); err != nil {
+	if err := c.awaitAnswers(ctx); err != nil {
+		return nil, err
+	}
+	memory, bytes := c.server.memoryFor(int(size)), c.server.weight(req.key, int(size))
+	if err := memory.Acquire(ctx, bytes); err != nil {
 		return nil, err
 	}
 	_, _ = r.Discard(4) // peeked before
 	req.frame = getBuffer(int(size))
 	if err := c.fill(r, req.frame.p); err != nil {
 		req.frame.release()
-		memory.Release(int64(size))
+		memory.Release(bytes)
 		return nil, err
 	}
 	req.started = time.Now()
@@ -237,6 +250,11 @@ func (c *conn) writeLoop(ctx context.Context) error {
 		if req.reply != nil {
 			req.reply.done()
 		}
+		c.held.Add(-req.held)
+		select {
+		case c.answered <- struct{}{}:
+		default:
+		}
 		if failed != nil {
 			_ = c.net.Close() // the reader ends; what is queued is drained so that replies give back what they hold
 		}
@@ -246,7 +264,7 @@ func (c *conn) writeLoop(ctx context.Context) error {
 
 func (c *conn) answer(ctx context.Context, w *responseWriter, req *call) error {
 	if req.finish != nil {
-		if len(c.queue) == 0 || req.key != keyProduce {
+		if len(c.queue) == 0 || req.prompt == nil || !req.prompt() {
 			if err := w.flush(); err != nil { // nothing already answered waits behind what is not ready
 				return err
 			}
@@ -267,6 +285,58 @@ func (c *conn) answer(ctx context.Context, w *responseWriter, req *call) error {
 	c.server.opts.Observe(req.key, time.Since(req.started))
 	if len(c.queue) == 0 {
 		return w.flush()
+	}
+	return nil
+}
+
+// enqueue hands a request to the writer. While the queue is full nothing is read, so a client that has left is not noticed:
+// that lasts no longer than an idle connection may.
+func (c *conn) enqueue(ctx context.Context, req *call) error {
+	select {
+	case c.queue <- req:
+		return nil
+	default:
+	}
+	t := time.NewTimer(c.server.opts.IdleTimeout)
+	defer t.Stop()
+	select {
+	case c.queue <- req:
+		return nil
+	case <-t.C:
+		return os.ErrDeadlineExceeded
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// hold counts what the call, which is about to be queued, keeps in memory until it is answered; the request's frame had so many
+// bytes.
+func (c *call) hold(size int) {
+	if c.finish != nil && c.key != keyProduce {
+		c.held += int64(size) * heldPerByte
+	}
+	if m, ok := c.reply.(message); ok {
+		c.held += int64(len(m))
+	}
+	c.conn.held.Add(c.held)
+}
+
+// awaitAnswers returns when what waits to be answered leaves room for another request: a client that sends and does not read
+// would have answers pile up.
+func (c *conn) awaitAnswers(ctx context.Context) error {
+	if c.held.Load() <= maxHeldBytes {
+		return nil
+	}
+	t := time.NewTimer(c.server.opts.IdleTimeout)
+	defer t.Stop()
+	for c.held.Load() > maxHeldBytes {
+		select {
+		case <-c.answered:
+		case <-t.C:
+			return os.ErrDeadlineExceeded
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	return nil
 }

@@ -10,7 +10,13 @@ import (
 
 // DeleteRecords (key 21, v0-2; KIP-107, KIP-204).
 
-func (s *Server) deleteRecords(_ context.Context, _ *call, req *kmsg.DeleteRecordsRequest) (kmsg.Response, error) {
+// deleteRecords acts when the requests before it are answered: -1 is behind what they wrote.
+func (s *Server) deleteRecords(_ context.Context, c *call, req *kmsg.DeleteRecordsRequest) (kmsg.Response, error) {
+	s.laterAll(c, func(ctx context.Context) (kmsg.Response, error) { return s.deleteAll(req), ctx.Err() })
+	return nil, nil
+}
+
+func (s *Server) deleteAll(req *kmsg.DeleteRecordsRequest) kmsg.Response {
 	resp := req.ResponseKind().(*kmsg.DeleteRecordsResponse)
 	for _, t := range req.Topics {
 		out := kmsg.NewDeleteRecordsResponseTopic()
@@ -26,7 +32,7 @@ func (s *Server) deleteRecords(_ context.Context, _ *call, req *kmsg.DeleteRecor
 		}
 		resp.Topics = append(resp.Topics, out)
 	}
-	return resp, nil
+	return resp
 }
 
 func (s *Server) deleteTo(topic string, index int32, to record.Offset) (record.Offset, error) {

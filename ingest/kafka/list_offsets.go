@@ -32,7 +32,13 @@ const (
 	listOffsetsParallel = 16
 )
 
-func (s *Server) listOffsets(ctx context.Context, c *call, req *kmsg.ListOffsetsRequest) (kmsg.Response, error) {
+// listOffsets looks when the requests before it are answered: what they wrote is there.
+func (s *Server) listOffsets(_ context.Context, c *call, req *kmsg.ListOffsetsRequest) (kmsg.Response, error) {
+	s.laterAll(c, func(ctx context.Context) (kmsg.Response, error) { return s.findOffsets(ctx, req), ctx.Err() })
+	return nil, nil
+}
+
+func (s *Server) findOffsets(ctx context.Context, req *kmsg.ListOffsetsRequest) kmsg.Response {
 	timeout := listOffsetsTimeout
 	if req.Version >= 10 && req.TimeoutMillis > 0 {
 		timeout = min(timeout, time.Duration(req.TimeoutMillis)*time.Millisecond)
@@ -77,7 +83,7 @@ func (s *Server) listOffsets(ctx context.Context, c *call, req *kmsg.ListOffsets
 		}
 	}
 	_ = g.Wait() // each partition carries its own error
-	return resp, nil
+	return resp
 }
 
 func (s *Server) listOffset(ctx context.Context, req *kmsg.ListOffsetsRequest, topic string, rp *kmsg.ListOffsetsRequestTopicPartition) (partition.Found, error) {

@@ -45,6 +45,7 @@ func (s *Server) metadata(ctx context.Context, _ *call, req *kmsg.MetadataReques
 		}
 		return resp, nil
 	}
+	req.Topics = distinct(req.Topics)
 	if s.autoCreate(ctx, image, req) {
 		image = s.broker.Image()
 	}
@@ -52,6 +53,25 @@ func (s *Server) metadata(ctx context.Context, _ *call, req *kmsg.MetadataReques
 		resp.Topics = append(resp.Topics, s.requestedTopic(image, req, &req.Topics[i]))
 	}
 	return resp, nil
+}
+
+// distinct are the topics without repetitions: each is answered once, however often it is asked for.
+func distinct(topics []kmsg.MetadataRequestTopic) []kmsg.MetadataRequestTopic {
+	type key struct {
+		named bool
+		name  string
+		id    [16]byte
+	}
+	seen := make(map[key]bool, len(topics))
+	return slices.DeleteFunc(topics, func(t kmsg.MetadataRequestTopic) bool {
+		k := key{id: t.TopicID}
+		if t.Topic != nil {
+			k.named, k.name = true, *t.Topic
+		}
+		was := seen[k]
+		seen[k] = true
+		return was
+	})
 }
 
 // brokers calls fn for every broker, by id.

@@ -21,7 +21,6 @@ import (
 type produceRequest struct {
 	txnID      *string
 	acks       int16
-	timeout    time.Duration
 	topics     []produceTopic
 	partitions int
 }
@@ -41,7 +40,8 @@ func decodeProduce(p []byte, version int16) (*produceRequest, error) {
 	flexible := version >= 9
 	r := wireReader{p: p}
 	txn, null := r.nullableString(flexible)
-	req := &produceRequest{acks: r.int16(), timeout: time.Duration(r.int32()) * time.Millisecond}
+	req := &produceRequest{acks: r.int16()}
+	r.int32() // timeout: see await
 	if !null {
 		id := string(txn)
 		req.txnID = &id
@@ -128,7 +128,8 @@ func (s *Server) produce(ctx context.Context, c *call, body []byte) error {
 		return rep.firstError()
 	}
 	c.reply = rep
-	c.finish = func(ctx context.Context) error { return rep.await(ctx, req.timeout) }
+	c.finish, c.prompt = rep.await, func() bool { return len(rep.ready) > 0 }
+	c.held = int64(len(rep.results)) * heldPerPartition
 	return nil
 }
 
@@ -274,25 +275,13 @@ func (p *produceReply) firstError() error {
 	return nil
 }
 
-// await returns when every partition's outcome is known, or the request's own time is over.
-func (p *produceReply) await(ctx context.Context, timeout time.Duration) error {
+// await returns when every partition's outcome is known. The request's timeout is for other replicas (KIP-91), of which there are
+// none: what this one's disk takes long for is written all the same, and a client told otherwise would write it again.
+func (p *produceReply) await(ctx context.Context) error {
 	select {
 	case <-p.ready:
 		return nil
-	default:
-	}
-	t := time.NewTimer(max(timeout-time.Since(p.call.started), 0))
-	defer t.Stop()
-	select {
-	case <-p.ready:
-	case <-t.C:
-		p.mu.Lock()
-		for i := range p.results {
-			p.results[i].settle(errTimedOut)
-		}
-		p.mu.Unlock()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return nil
 }

@@ -38,6 +38,16 @@ const (
 	// framePiece and pieceTimeout are the slowest pace at which a frame that holds memory may arrive.
 	framePiece   = 1 << 20
 	pieceTimeout = 10 * time.Second
+	// heavyFrame is from where on a request that is no Produce is charged for what its arrays may decode to, heavyFactor times its
+	// bytes (measured: up to 72), heaviest at most.
+	heavyFrame  = 64 << 10
+	heavyFactor = 32
+	heaviest    = 32 << 20
+	// maxHeldBytes bounds what the requests of one connection that are not answered take, with their answers, beyond the last:
+	// heldPerByte of the frame of one that waits, heldPerPartition of a Produce.
+	maxHeldBytes     = 8 << 20
+	heldPerByte      = 8
+	heldPerPartition = 160
 	// maxProducePartitions bounds the topics and the partitions of one Produce request, whose arrays take more memory
 	// decoded than in the frame.
 	maxProducePartitions = 100_000
@@ -116,6 +126,14 @@ type Server struct {
 func New(b *broker.Broker, c *coordinators.Coordinators, o Options) *Server {
 	o = o.withDefaults()
 	return &Server{broker: b, coordinators: c, opts: o, log: o.Logger, memory: semaphore.NewWeighted(o.RequestMemory), small: semaphore.NewWeighted(smallMemory), sessions: newSessionCache(o.FetchSessions), throttle: newThrottles(b.Image, b.Config), conns: map[*conn]struct{}{}}
+}
+
+// weight is how much memory a request of so many bytes is charged for.
+func (s *Server) weight(key int16, size int) int64 {
+	if key == keyProduce || size < heavyFrame {
+		return int64(size)
+	}
+	return max(int64(size), min(int64(size)*heavyFactor, heaviest, s.opts.RequestMemory/2))
 }
 
 // memoryFor is what a frame's memory is taken from.

@@ -46,7 +46,8 @@ func (p *Partition) Append(b record.Batch, o AppendOptions) (Appended, error) {
 		return Appended{}, err
 	}
 	done := Appended{AppendTimeMs: -1, LogStart: record.Offset(p.logStart.Load())}
-	if b.LogAppendTime() {
+	stamped := r.logAppendTime && o.Origin == FromClient
+	if stamped {
 		done.AppendTimeMs = o.NowMs
 	}
 	p.mu.Lock()
@@ -76,6 +77,9 @@ func (p *Partition) Append(b record.Batch, o AppendOptions) (Appended, error) {
 	if verdict.Duplicate {
 		done.Base, done.Next, done.Duplicate, done.AppendTimeMs = verdict.BaseOffset, verdict.NextOffset, true, verdict.AppendTimeMs
 		return done, nil
+	}
+	if stamped { // not before the checks: a batch that is not verified yet comes again, as it is
+		b.StampAppendTime(o.NowMs)
 	}
 	done.Base = p.log.End()
 	b.Stamp(done.Base, done.Epoch)

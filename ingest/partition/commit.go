@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"context"
 	"github.com/everlog/everlog/tier/record"
 )
 
@@ -129,3 +130,21 @@ func (p *Partition) wakeWatchers() {
 		}
 	}
 }
+
+// awaitCommit returns when everything below next is committed. Errors: those told to a CommitWaiter, ctx's.
+func (p *Partition) awaitCommit(ctx context.Context, next record.Offset) error {
+	done := make(outcome, 1)
+	p.AwaitCommit(next, p.LeaderEpoch(), done, 0)
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// outcome is a CommitWaiter that passes on what it is told.
+type outcome chan error
+
+// Committed implements CommitWaiter.
+func (o outcome) Committed(_ int, err error) { o <- err }

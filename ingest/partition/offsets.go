@@ -123,6 +123,9 @@ func (p *Partition) EarliestPendingUpload() Found {
 func (p *Partition) MaxTimestamp(ctx context.Context) (Found, error) {
 	best := nothing
 	if ts, o := p.log.MaxTimestamp(); o >= 0 {
+		if err := p.awaitCommit(ctx, o+1); err != nil { // under load it is always being synced
+			return nothing, err
+		}
 		v := p.View()
 		var err error
 		if best, err = p.firstAfter(ctx, ts, max(o, v.LogStart, p.log.Start()), v.HighWatermark); err != nil {

@@ -132,6 +132,9 @@ func Open(id segment.Identity, l *hotlog.Log, rec *hotlog.Recovery, o Options) (
 	if err := p.forgetCompacted(); err != nil {
 		return nil, fmt.Errorf("aborted transactions of %s-%d: %w", o.Topic, id.Partition, err)
 	}
+	if err := p.lower(o, l.End()); err != nil {
+		return nil, fmt.Errorf("log start of %s-%d: %w", o.Topic, id.Partition, err)
+	}
 	p.logStart.Store(int64(min(max(o.LogStart, 0), l.Start())))
 	if o.LogStart > l.Start() { // DeleteRecords went into the local log
 		p.logStart.Store(int64(min(o.LogStart, l.End())))
@@ -141,6 +144,20 @@ func Open(id segment.Identity, l *hotlog.Log, rec *hotlog.Recovery, o Options) (
 	p.updateUnstableLocked()
 	l.Notify(p.durable)
 	return p, nil
+}
+
+// lower saves what is remembered beyond the log's end as that end. With flush=os the log may have lost its last records, and
+// those that come to stand there are neither deleted nor compacted.
+func (p *Partition) lower(o Options, end record.Offset) error {
+	if o.LogStart > end {
+		if err := p.saveLogStart(end); err != nil {
+			return err
+		}
+	}
+	if o.Cleaned > end && p.saveCleaned != nil {
+		return p.saveCleaned(end)
+	}
+	return nil
 }
 
 // replay restores the producer state to the end of the log. Producers count as having written now: by their records'

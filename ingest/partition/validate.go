@@ -58,9 +58,6 @@ func (r *rules) validate(b record.Batch, origin Origin, nowMs int64) (record.Bat
 			return nil, err
 		}
 	}
-	if r.logAppendTime && origin == FromClient {
-		b.StampAppendTime(nowMs)
-	}
 	return r.recompress(b, origin)
 }
 
@@ -110,6 +107,9 @@ func (r *rules) checkRecords(b record.Batch, nowMs int64) error {
 		next++
 		return nil
 	})
+	if errors.Is(err, record.ErrTooLarge) {
+		return fmt.Errorf("%w: %w", ErrTooLarge, err) // producers split it
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidRecord, err)
 	}

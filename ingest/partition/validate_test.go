@@ -115,9 +115,9 @@ func TestValidateNamesTheBadRecords(t *testing.T) {
 
 func TestValidateRewrites(t *testing.T) {
 	r := openRules()
-	r.keepCodec, r.codec, r.logAppendTime = false, record.Zstd, true
+	r.keepCodec, r.codec = false, record.Zstd
 	b, err := r.validate(batchOf(t, record.Attrs{Codec: record.Gzip}, now-5, now-4), FromClient, now)
-	if err != nil || b.Codec() != record.Zstd || !b.LogAppendTime() || b.MaxTimestamp() != now || b.Verify() != nil || b.Count() != 2 {
+	if err != nil || b.Codec() != record.Zstd || b.Verify() != nil || b.Count() != 2 {
 		t.Fatalf("%v %v", b, err)
 	}
 	if b, err := openRules().validate(batchOf(t, record.Attrs{Codec: record.Gzip}, now), FromClient, now); err != nil || b.Codec() != record.Gzip {

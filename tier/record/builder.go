@@ -116,6 +116,8 @@ func seal(out []byte, a Attrs, count int32, baseTime, maxTime int64) Batch {
 
 // Recompress returns the batch with its records in another codec; header fields but codec, length and CRC are kept.
 func (b Batch) Recompress(c Codec, l Level) (Batch, error) {
+	decompressing <- struct{}{}
+	defer func() { <-decompressing }()
 	buf := scratch.Get().(*[]byte)
 	defer scratch.Put(buf)
 	raw, err := Decompress(b.Codec(), *buf, b.Payload())
