@@ -19,15 +19,15 @@ func (k *Key) parse(value string) (string, error) {
 	}
 	if k.Type == List {
 		items := splitList(value)
-		for i, item := range items {
-			if item == "" {
+		seen := make(map[string]bool, len(items))
+		for _, item := range items {
+			switch {
+			case item == "":
 				return "", invalid("Configuration '" + k.Name + "' values must not be empty.")
+			case seen[item] && k.check != nil:
+				return "", invalid("Configuration '" + k.Name + "' values must not be duplicated.")
 			}
-			for _, other := range items[:i] {
-				if other == item && k.check != nil {
-					return "", invalid("Configuration '" + k.Name + "' values must not be duplicated.")
-				}
-			}
+			seen[item] = true
 		}
 		value = strings.Join(items, ",")
 	}

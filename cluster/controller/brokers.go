@@ -21,6 +21,9 @@ type Registration struct {
 	// LocalEpochs are the epochs in which it already leads partitions without the store's consent: what LocalLeaderships
 	// returned and the broker made durable. Nil otherwise.
 	LocalEpochs map[Partition]record.LeaderEpoch
+	// Incarnation is new for each process; Past are those that this disk remembers. Both were durable before the call.
+	Incarnation string
+	Past        []string
 }
 
 // Partition names one partition.
@@ -41,7 +44,7 @@ func (c *Controller) RegisterBroker(ctx context.Context, r Registration) (*metad
 			return plan{err: err}
 		}
 		records := []metadata.Record{metadata.BrokerRegistered{Broker: metadata.Broker{ID: r.ID, DiskID: r.DiskID, Host: r.Host,
-			Port: r.Port, Rack: r.Rack, Listeners: r.Listeners}}}
+			Port: r.Port, Rack: r.Rack, Incarnation: r.Incarnation, Listeners: r.Listeners}}}
 		changed := takeOver(img, r)
 		return plan{records: append(records, changed...), weight: len(changed), answer: struct{}{}}
 	})
@@ -59,6 +62,9 @@ func (c *Controller) admit(img *metadata.Image, r Registration) error {
 		return refuse(ErrInvalidRequest, "Broker %d on disk %q at %s:%d cannot be registered: id, disk and address are needed.", r.ID, r.DiskID, r.Host, r.Port)
 	}
 	old := img.Broker(r.ID)
+	if old != nil && old.DiskID == r.DiskID && len(r.LocalEpochs) > 0 && old.Incarnation != "" && old.Incarnation != r.Incarnation && !slices.Contains(r.Past, old.Incarnation) {
+		return refuse(ErrWrongDisk, "Broker %d led %d partitions without the store on an older copy of disk %s: its epochs were used before.", r.ID, len(r.LocalEpochs), r.DiskID)
+	}
 	if old == nil || old.DiskID == r.DiskID {
 		return nil // the same disk: its lock proves that the earlier process is gone
 	}

@@ -134,11 +134,9 @@ func (l *Log) attempt(ctx context.Context) (img *Image, decided bool, err error)
 		}
 		p.created = true
 	}
-	if l.doubt {
-		// After trouble: a number is no success in a bucket that was emptied or restored meanwhile.
-		if err := l.verify(ctx, l.Image()); err != nil && !errors.Is(err, errHole) {
-			return nil, false, err
-		}
+	// A number is no success in a bucket that was emptied or restored meanwhile, and later ones would hide the hole before it.
+	if err := l.verify(ctx, l.Image()); err != nil && !errors.Is(err, errHole) {
+		return nil, false, err
 	}
 	r, _, err := l.readRoot(ctx, p.image.ClusterIDString())
 	if err != nil {
@@ -195,6 +193,7 @@ func (l *Log) tail(ctx context.Context) error {
 	if r.FirstRetained > img.Version+1 {
 		return l.reload(ctx, img) // what we read may be leftovers below the boundary
 	}
+	l.verified = time.Now() // what follows our last number proves it; that nothing follows, or that we wrote what does, proves nothing
 	l.accept(d.img, records)
 	return nil
 }

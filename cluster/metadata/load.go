@@ -149,6 +149,9 @@ func (l *Log) reload(ctx context.Context, base *Image) error {
 		case err != nil:
 			return err
 		}
+		if old := l.Image(); old == nil || old.Version != d.img.Version {
+			l.verified = time.Now()
+		}
 		l.accept(d.img, records)
 		return nil
 	}
@@ -158,9 +161,6 @@ func (l *Log) reload(ctx context.Context, base *Image) error {
 // accept makes an image that was read or committed the current one.
 func (l *Log) accept(img *Image, records int) {
 	l.doubt = false
-	if old := l.Image(); old == nil || old.Version != img.Version {
-		l.verified = time.Now() // what follows our last number proves it; that nothing follows proves nothing
-	}
 	l.applied.Add(int64(records))
 	l.publish(img)
 	l.stale.Store(false)

@@ -245,8 +245,12 @@ func (l *Log) get(ctx context.Context, name string, timeout time.Duration, check
 	}
 }
 
+// slowest is the transfer that a Put is still waited for, in bytes a second: the registration of a broker with 100,000 partitions is
+// some 15 MB.
+const slowest = 256 << 10
+
 func (l *Log) put(ctx context.Context, name string, body []byte, c object.Condition) (object.Version, error) {
-	ctx, cancel := context.WithTimeout(ctx, l.o.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, l.o.Timeout+time.Duration(len(body))*time.Second/slowest)
 	defer cancel()
 	return l.store.Put(ctx, name, object.Bytes(body), object.PutOptions{Condition: c, NoRetry: true})
 }

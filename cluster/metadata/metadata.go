@@ -52,9 +52,11 @@ type Broker struct {
 	Epoch int64 `json:"epoch"`
 	// DiskID is the identity of its data directory. Another one means that its local data is gone.
 	DiskID string `json:"disk"`
-	Host   string `json:"host"`
-	Port   int32  `json:"port"`
-	Rack   string `json:"rack,omitempty"`
+	// Incarnation names the process, known to its disk before it was committed: a disk that does not know it is an older copy.
+	Incarnation string `json:"incarnation,omitempty"`
+	Host        string `json:"host"`
+	Port        int32  `json:"port"`
+	Rack        string `json:"rack,omitempty"`
 	// Listeners are further addresses by listener name; may be empty.
 	Listeners []Listener `json:"listeners,omitempty"`
 }

@@ -2,10 +2,13 @@ package node
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/everlog/everlog/cache"
@@ -40,6 +43,9 @@ const cachedPages = 16
 // imageName is where the newest metadata image is kept locally.
 const imageName = "metadata-image"
 
+// clusterName is where the id of the cluster is kept that this disk belongs to: no other's metadata decides what is left over.
+const clusterName = "cluster"
+
 // imageCache keeps the newest image in the local state, so that a broker starts while the store is away.
 type imageCache struct{ state *localstate.Store }
 
@@ -57,8 +63,21 @@ func expected(err error) bool {
 // join enters the cluster, registers this process, and starts the replicas. run is the context of what goes on afterwards.
 func (n *Node) join(ctx, run context.Context, g *group) error {
 	var err error
-	if n.meta, err = metadata.Open(ctx, n.store, metadata.Options{Cache: imageCache{n.state}, Log: n.log}); err != nil {
+	o := metadata.Options{Cache: imageCache{n.state}, Log: n.log}
+	known, err := n.state.Get(clusterName)
+	if err != nil {
+		return err
+	}
+	if len(known) == len(o.ClusterID) {
+		o.ClusterID, o.Join = [16]byte(known), true
+	}
+	if n.meta, err = metadata.Open(ctx, n.store, o); err != nil {
 		return fmt.Errorf("join the cluster at %s: %w", n.store, err)
+	}
+	if id := n.meta.Image().ClusterID; known == nil {
+		if err := n.state.Set(clusterName, id[:]); err != nil {
+			return err
+		}
 	}
 	disk := n.state.DiskID()
 	registration := controller.Registration{ID: n.opts.NodeID, DiskID: hex.EncodeToString(disk[:]), Rack: n.config.Text("broker.rack")}
@@ -88,6 +107,9 @@ func (n *Node) register(ctx, run context.Context, r controller.Registration, g *
 	if err != nil {
 		return nil, err
 	}
+	if err := n.remember(&r); err != nil {
+		return nil, err
+	}
 	if !n.meta.Stale() {
 		for at, epoch := range used { // of an earlier process that never got to register
 			if r.LocalEpochs == nil {
@@ -115,12 +137,47 @@ func (n *Node) register(ctx, run context.Context, r controller.Registration, g *
 	return local, nil
 }
 
+// incarnationsName holds the processes of this disk since the last that is known to be registered, which is the first.
+const incarnationsName = "incarnations"
+
+// remember gives this process a name, durable before it can be committed. A disk that does not know the registered one is an
+// older copy: what it has in store of producer ids was given away since.
+func (n *Node) remember(r *controller.Registration) error {
+	p, err := n.state.Get(incarnationsName)
+	if err == nil && p != nil {
+		err = json.Unmarshal(p, &r.Past)
+	}
+	if err != nil {
+		return fmt.Errorf("incarnations of this disk: %w", err)
+	}
+	if old := n.meta.Image().Broker(r.ID); old != nil && old.DiskID == r.DiskID && old.Incarnation != "" && !slices.Contains(r.Past, old.Incarnation) {
+		n.log.Error("this data directory is an older copy of the one that was in use last")
+		if err := broker.ForgetProducerIDs(n.state); err != nil {
+			return err
+		}
+	}
+	r.Incarnation = rand.Text()
+	return n.saveIncarnations(append(r.Past, r.Incarnation))
+}
+
+func (n *Node) saveIncarnations(list []string) error {
+	p, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return n.state.Set(incarnationsName, p)
+}
+
 // registerNow registers the broker. If another process holds the controller lease, most likely this broker's own before
 // its disk was replaced, it waits for that lease to run out.
 func (n *Node) registerNow(ctx context.Context, r controller.Registration) error {
 	limit, said := time.Now().Add(leaseWait), false
 	for {
-		_, err := n.control.RegisterBroker(ctx, r)
+		img, err := n.control.RegisterBroker(ctx, r)
+		if err == nil {
+			n.registered.Store(img.Broker(r.ID).Epoch)
+			err = n.saveIncarnations([]string{r.Incarnation})
+		}
 		if !errors.Is(err, controller.ErrNotController) || time.Now().After(limit) {
 			return err
 		}
@@ -141,11 +198,12 @@ var errNoImage = errors.New("the object store cannot be reached, and this disk d
 // registerLater registers the broker when the store is back.
 func (n *Node) registerLater(ctx context.Context, r controller.Registration) error {
 	for {
-		_, err := n.control.RegisterBroker(ctx, r)
+		img, err := n.control.RegisterBroker(ctx, r)
 		switch {
 		case err == nil:
+			n.registered.Store(img.Broker(r.ID).Epoch)
 			n.log.Info("the object store is back; this broker is registered")
-			if err := n.saveLocalEpochs(nil); err != nil {
+			if err := errors.Join(n.saveLocalEpochs(nil), n.saveIncarnations([]string{r.Incarnation})); err != nil {
 				return err
 			}
 			<-ctx.Done()
@@ -177,12 +235,12 @@ func (n *Node) startBroker(ctx, run context.Context, self metadata.Broker, local
 		Limiter: ship.NewLimiter(n.config.TierUploadThreads, ship.PaceOptions{Full: float64(n.config.TierUploadBytesPerSecond)})}
 	tier.History = newHistories(data, n.cache, n.footers)
 	n.broker = broker.New(broker.Parts{FS: n.fs, Dir: n.opts.DataDir, State: n.state, Tier: tier, Metadata: n.meta, Controller: n.control, Config: n.config},
-		broker.Options{ID: n.opts.NodeID, Logger: n.log, OnFatal: n.fail, Self: self, LocalEpochs: local, ObserveSync: n.metrics.observeSync})
+		broker.Options{ID: n.opts.NodeID, Logger: n.log, OnFatal: n.fail, Self: self, LocalEpochs: local, Registered: n.registered.Load, ObserveSync: n.metrics.observeSync})
 	if err := n.broker.Start(ctx); err != nil {
 		return fmt.Errorf("start replicas: %w", err)
 	}
 	n.coordinators = coordinators.New(n.broker, n.log)
-	n.server = kafka.New(n.broker, n.coordinators, kafka.Options{MaxRequestBytes: int32(n.config.SocketRequestMax), MaxConnections: n.config.MaxConnections, IdleTimeout: n.config.ConnectionsMaxIdle,
+	n.server = kafka.New(n.broker, n.coordinators, kafka.Options{MaxRequestBytes: int32(n.config.SocketRequestMax), MaxConnections: func() int { return n.broker.Config().MaxConnections }, IdleTimeout: n.config.ConnectionsMaxIdle,
 		FetchSessions: int(n.config.Int("max.incremental.fetch.session.cache.slots")), FetchMaxBytes: int32(n.config.FetchMaxBytes), Logger: n.log, Observe: n.metrics.observeRequest})
 	g.run(func() error { return n.deleter.Run(run) })
 	return nil

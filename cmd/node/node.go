@@ -72,6 +72,7 @@ type Node struct {
 	started     time.Time
 	ready       time.Duration
 	serving     atomic.Bool
+	registered  atomic.Int64 // epoch of this process's registration
 
 	cancel context.CancelFunc
 	done   chan struct{}

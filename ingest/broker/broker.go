@@ -56,6 +56,8 @@ type Options struct {
 	// LocalEpochs are the epochs in which the broker leads without the store's consent, which was away at its start
 	// (controller.LocalLeaderships); nil otherwise.
 	LocalEpochs map[controller.Partition]record.LeaderEpoch
+	// Registered is the epoch of this process's registration, 0 before it is committed. Nil: never.
+	Registered func() int64
 	// ObserveSync is told how long each fsync took.
 	ObserveSync func(took time.Duration)
 }
@@ -123,7 +125,9 @@ func New(p Parts, o Options) *Broker {
 	b.ids.turn = make(chan struct{}, 1)
 	b.conf.Store(p.Config)
 	b.image.Store(p.Metadata.Image())
-	b.started = p.Metadata.Image().Version
+	if b.started = p.Metadata.Image().Version; p.Metadata.Stale() {
+		b.started = unknownStart
+	}
 	b.tiers.init(b)
 	return b
 }

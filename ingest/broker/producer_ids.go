@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/everlog/everlog/ingest/localstate"
 	"github.com/everlog/everlog/tier/record"
 )
 
@@ -76,3 +77,6 @@ func (b *Broker) nextBlockLocked(ctx context.Context) error {
 	p.next, p.end, p.spare = p.spare[0], p.spare[0]+producerIDBlock, p.spare[1:]
 	return nil
 }
+
+// ForgetProducerIDs drops the blocks kept in the local state of a broker that does not run.
+func ForgetProducerIDs(s *localstate.Store) error { return s.Set(producerIDsName, nil) }

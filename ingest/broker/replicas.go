@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"path"
 	"slices"
 
@@ -27,14 +28,17 @@ const openParallel = 16
 // apply makes the replicas here those of img: it opens new ones, moves epochs and settings on, closes and removes those
 // of deleted topics, and then shows img to requests. At start, replicas that need the object store load in the background.
 func (b *Broker) apply(ctx context.Context, img *metadata.Image) error {
-	if now := img.Broker(b.opts.ID); now != nil && now.DiskID != b.opts.Self.DiskID {
-		return fmt.Errorf("%w: broker %d is registered with disk %s, this is %s", ErrReplaced, b.opts.ID, now.DiskID, b.opts.Self.DiskID)
+	if err := b.replaced(img); err != nil {
+		return err
 	}
-	if conf, err := b.Parts.Config.WithDynamic(img.BrokerConfigs(b.opts.ID)); err != nil {
-		b.log.Error("changed broker settings are not applied", "err", err)
-	} else {
-		b.conf.Store(conf)
+	if b.started == unknownStart && img.Version != b.Image().Version {
+		b.started = img.Version
 	}
+	conf, err := b.Parts.Config.WithDynamic(img.BrokerConfigs(b.opts.ID))
+	if err != nil {
+		b.log.Error("some changed broker settings are not understood and left out", "err", err)
+	}
+	b.conf.Store(conf)
 	img = b.overlay(img)
 	gone := b.missing(img)
 	var g errgroup.Group
@@ -58,6 +62,30 @@ func (b *Broker) apply(ctx context.Context, img *metadata.Image) error {
 		b.remove(r, img.TopicByID(r.key.topic) == nil)
 	}
 	return nil
+}
+
+// unknownStart: the broker began with an image from the cache, so that what it does not know may be old.
+const unknownStart = math.MaxUint64
+
+// replaced refuses an image in which this broker is another process: its epochs are that one's.
+func (b *Broker) replaced(img *metadata.Image) error {
+	me := img.Broker(b.opts.ID)
+	if me == nil || b.opts.Registered == nil {
+		return nil
+	}
+	if own := b.opts.Registered(); me.DiskID != b.opts.Self.DiskID || own > 0 && me.Epoch > own {
+		return fmt.Errorf("%w: broker %d at %s:%d on disk %s", ErrReplaced, me.ID, me.Host, me.Port, me.DiskID)
+	}
+	return nil
+}
+
+// undecided reports whether a partition is led in an epoch that is not in the log yet. The remote log is not touched
+// before: the log may give the same epoch to another disk.
+func (b *Broker) undecided(p *partition.Partition) bool {
+	id := p.Identity()
+	epoch, ok := b.opts.LocalEpochs[controller.Partition{Topic: id.Topic, Index: id.Partition}]
+	st := partitionState(b.Metadata.Image(), replicaKey{id.Topic, id.Partition})
+	return ok && (st == nil || st.LeaderEpoch < epoch)
 }
 
 // overlay lays over an image what this broker does without the store's consent, until that is registered: clients must
@@ -198,8 +226,11 @@ func (b *Broker) load(ctx context.Context, r *replica, img *metadata.Image, st *
 
 // isNew reports whether a partition came to be while this broker ran: it has no past anywhere.
 func (b *Broker) isNew(img *metadata.Image, id segment.Identity) bool {
+	if b.started == unknownStart {
+		return false
+	}
 	before := b.Image().TopicByID(id.Topic)
-	return img.TopicByID(id.Topic).Created > b.started || before != nil && int(id.Partition) >= len(before.Partitions)
+	return img.TopicByID(id.Topic).Created > b.started || b.started < img.Version && before != nil && int(id.Partition) >= len(before.Partitions)
 }
 
 // mayHavePast reports whether a replica's local state is that of a disk that has never had it, or of a restore that was

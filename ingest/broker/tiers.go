@@ -190,7 +190,7 @@ func (s *scheduler) lead(p *partition.Partition) {
 		old.cancel()
 		delete(s.running, p)
 	}
-	if t == nil || epoch == record.NoEpoch {
+	if t == nil || epoch == record.NoEpoch || s.b.undecided(p) {
 		return
 	}
 	ctx, cancel := context.WithCancel(s.ctx)

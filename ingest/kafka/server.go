@@ -63,8 +63,8 @@ type Options struct {
 	MaxRequestBytes int32
 	// RequestMemory bounds the bytes of all large frames being processed; Kafka's queued.max.request.bytes. 0 is 256 MiB.
 	RequestMemory int64
-	// MaxConnections bounds the open connections; Kafka's max.connections. 0 is 10,000.
-	MaxConnections int
+	// MaxConnections bounds the open connections, whenever one comes; Kafka's max.connections. Nil is 10,000.
+	MaxConnections func() int
 	// IdleTimeout closes a connection without requests; Kafka's connections.max.idle.ms. 0 is ten minutes.
 	IdleTimeout time.Duration
 	// FetchSessions bounds the incremental fetch sessions; Kafka's max.incremental.fetch.session.cache.slots. 0 is 1000.
@@ -84,8 +84,8 @@ func (o Options) withDefaults() Options {
 		o.RequestMemory = 256 << 20
 	}
 	o.RequestMemory = max(o.RequestMemory, int64(o.MaxRequestBytes))
-	if o.MaxConnections <= 0 {
-		o.MaxConnections = 10_000
+	if o.MaxConnections == nil {
+		o.MaxConnections = func() int { return 10_000 }
 	}
 	if o.IdleTimeout <= 0 {
 		o.IdleTimeout = 10 * time.Minute
@@ -183,7 +183,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		}
 		c := newConn(s, nc)
 		if !s.add(c) {
-			s.log.Warn("connection refused: too many are open", "remote", nc.RemoteAddr().String(), "limit", s.opts.MaxConnections)
+			s.log.Warn("connection refused: too many are open", "remote", nc.RemoteAddr().String(), "limit", s.opts.MaxConnections())
 			_ = nc.Close()
 			continue
 		}
@@ -214,7 +214,7 @@ func (s *Server) turnAway(ctx context.Context, wg *sync.WaitGroup, nc net.Conn, 
 func (s *Server) add(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.conns) >= s.opts.MaxConnections {
+	if len(s.conns) >= s.opts.MaxConnections() {
 		return false
 	}
 	s.conns[c] = struct{}{}

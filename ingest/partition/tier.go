@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sort"
 	"sync/atomic"
 	"time"
 
@@ -266,7 +267,7 @@ func (t *Tier) load(ctx context.Context) error {
 		return nil
 	}
 	log := t.log.Load()
-	if err := t.checkLineage(log.Manifest().End()); err != nil {
+	if err := t.checkLineage(log.Manifest()); err != nil {
 		return err
 	}
 	t.adopt(log)
@@ -290,18 +291,35 @@ func (t *Tier) adopt(log *manifest.Log) {
 	}
 }
 
-// checkLineage refuses a local log that ends before the remote one: this disk has lost records that were shipped, and
-// what it wrote since stands at their offsets.
-func (t *Tier) checkLineage(end record.Offset) error {
-	if end > t.p.log.End() {
-		err := fmt.Errorf("%w: the remote log of %s-%d ends at %d, the local one at %d", ship.ErrGap, t.p.topic, t.p.id.Partition, end, t.p.log.End())
-		t.end.Store(-1) // nothing local may be trimmed by it
-		t.failure.Store(&err)
-		t.p.takeOffline(err)
-		t.logger.Error("this disk has lost records that are in the object store; the partition takes no more", "err", err)
-		return err
+// checkLineage refuses a local log that ends before the remote one, or that has another epoch where the remote one ends:
+// this disk has lost records that were shipped, and what it wrote since stands at their offsets.
+func (t *Tier) checkLineage(m *manifest.Manifest) error {
+	local, end := t.p.log, m.End()
+	var err error
+	switch remotely, locally := epochBefore(m.Epochs(), end), epochBefore(local.Epochs(), end); {
+	case end > local.End():
+		err = fmt.Errorf("%w: the remote log of %s-%d ends at %d, the local one at %d", ship.ErrGap, t.p.topic, t.p.id.Partition, end, local.End())
+	case local.Start() >= end || t.p.compacted(): // what was compacted before it was shipped may end in an earlier epoch
+		return nil
+	case remotely != record.NoEpoch && locally != record.NoEpoch && remotely != locally:
+		err = fmt.Errorf("%w: offset %d of %s-%d was written in epoch %d remotely, in %d locally", manifest.ErrLineage, end-1, t.p.topic, t.p.id.Partition, remotely, locally)
+	default:
+		return nil
 	}
-	return nil
+	t.end.Store(-1) // nothing local may be trimmed by it
+	t.failure.Store(&err)
+	t.p.takeOffline(err)
+	t.logger.Error("this disk has lost records that are in the object store; the partition takes no more", "err", err)
+	return err
+}
+
+// epochBefore is the epoch of the last record below end, as far as known.
+func epochBefore(history []record.EpochStart, end record.Offset) record.LeaderEpoch {
+	n := sort.Search(len(history), func(i int) bool { return history[i].Start >= end })
+	if n == 0 {
+		return record.NoEpoch
+	}
+	return history[n-1].Epoch
 }
 
 func (t *Tier) committed(s manifest.Segment) {

@@ -8,7 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/everlog/everlog/cache"
 	"github.com/everlog/everlog/tier/manifest"
 	"github.com/everlog/everlog/tier/object"
 	"github.com/everlog/everlog/tier/record"
@@ -163,74 +162,4 @@ func TestPageSlowerThanAFetchWaits(t *testing.T) {
 		}
 		t.Errorf("history cannot be read, after %d GETs of its page", slow.gets)
 	})
-}
-
-// slowLink brings so many bytes a second, shared by all reads.
-type slowLink struct {
-	object.Store
-	rate  int
-	turns chan struct{}
-}
-
-func (s *slowLink) ReadAt(ctx context.Context, name string, p []byte, position int64) (int, error) {
-	for left := len(p); left > 0; left -= 64 << 10 {
-		s.turns <- struct{}{}
-		select {
-		case <-time.After(time.Duration(min(left, 64<<10)) * time.Second / time.Duration(s.rate)):
-		case <-ctx.Done():
-			<-s.turns
-			return 0, fmt.Errorf("%w: %w", object.ErrUnavailable, ctx.Err())
-		}
-		<-s.turns
-	}
-	return s.Store.ReadAt(ctx, name, p, position)
-}
-
-// Over a link so slow that read-ahead outlasts the time for a GET, readers come through with what they want itself.
-func TestReadersComeThroughOnASlowLink(t *testing.T) {
-	for _, c := range []struct{ rate, readers int }{{200 << 10, 1}, {2 << 20, 8}} {
-		synctest.Test(t, func(t *testing.T) {
-			link := &slowLink{Store: object.NewMemory(), rate: c.rate, turns: make(chan struct{}, 1)}
-			h := newHistory(t, link, 8)
-			h.inOnePage(t)
-			for range 2 * c.readers {
-				h.add(t, shape{batches: 60, size: 200_000})
-			}
-			store := object.Retry(link, object.RetryOptions{})
-			blocks, footers := cache.New(store, cache.Options{}), NewFooters(0)
-			r := NewReader(Source{Store: store, Manifest: h.log.Manifest, Reload: h.log.Reload, Blocks: blocks, Footers: footers})
-			begin, size := time.Now(), int64(0)
-			for _, s := range h.log.Manifest().Root() {
-				size += s.Size
-			}
-			ended := make(chan bool)
-			for n := range c.readers {
-				go func() {
-					root := h.log.Manifest().Root()
-					offset, end := root[2*n].Base, root[2*n+1].End
-					for offset < end && time.Since(begin) < 30*time.Minute {
-						ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-						res, err := r.Read(ctx, offset, Options{MaxBytes: 1 << 20, AtLeastOne: true})
-						if cancel(); err != nil {
-							time.Sleep(100 * time.Millisecond)
-							continue
-						}
-						offset = res.Next
-						res.Release()
-					}
-					ended <- offset >= end
-				}()
-			}
-			for range c.readers {
-				if !<-ended {
-					t.Error("a reader does not come through")
-				}
-			}
-			if atFullSpeed := time.Duration(size) * time.Second / time.Duration(c.rate); time.Since(begin) > 4*atFullSpeed {
-				t.Errorf("%d MiB took %v, at full speed %v", size>>20, time.Since(begin), atFullSpeed)
-			}
-			blocks.Close()
-			footers.Close()
-		})
-	}
 }
