@@ -268,7 +268,7 @@ func (s *scheduler) shipped() int64 {
 
 // adapt sets the pace of uploads.
 func (s *scheduler) adapt(in budget.Input) {
-	s.b.Tier.Limiter.Adapt(ship.Load{Ingest: in.IngestRate, Backlog: in.Used - in.Tiered, Budget: in.Budget})
+	s.b.Tier.Limiter.Adapt(ship.Load{Ingest: in.IngestRate, Backlog: in.Used - in.Tiered, Budget: in.Budget, Within: s.b.Config().TierSeal})
 }
 
 func sleep(ctx context.Context, d time.Duration) {

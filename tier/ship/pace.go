@@ -1,6 +1,9 @@
 package ship
 
-import "math"
+import (
+	"math"
+	"time"
+)
 
 // Load is what the pace of uploads follows from. All fields are of the whole broker.
 type Load struct {
@@ -9,6 +12,8 @@ type Load struct {
 	// Backlog is how many local bytes are not in the store yet, Budget how many there may be. A Budget of 0 means that it
 	// is not known, and uploads run at full speed.
 	Backlog, Budget int64
+	// Within is the time in which what is appended should be in the store; 0 is without limit.
+	Within time.Duration
 }
 
 // PaceOptions bound the pace, in bytes of log per second (before compression). The zero value is valid.
@@ -54,7 +59,8 @@ func (o PaceOptions) withDefaults() PaceOptions {
 // two scarce things, processor and disk, so they yield while the local disk has room: the pace falls from Steady to Floor as
 // ingest rises from Idle to Busy, and rises to Full as the backlog takes the budget. It is continuous, so that it
 // needs no hysteresis; never rises with ingest and never falls with the backlog. Where ingest stays above the pace, the
-// backlog settles at the share of the budget at which both are equal.
+// backlog settles at the share of the budget at which both are equal, or where the pace ships it within the time it has,
+// whichever is less.
 func Pace(l Load, o PaceOptions) float64 {
 	o = o.withDefaults()
 	idleness := 1 - ramp(l.Ingest, o.Idle, o.Busy)
@@ -64,6 +70,9 @@ func Pace(l Load, o PaceOptions) float64 {
 	}
 	// Squared, so that the first signs of a backlog raise the pace by little: it should settle low, not at full speed.
 	pace := max(o.Floor+(o.Steady-o.Floor)*idleness*idleness, o.Floor+(o.Full-o.Floor)*pressure*pressure)
+	if l.Within > 0 {
+		pace = max(pace, min(float64(l.Backlog)/l.Within.Seconds(), o.Full))
+	}
 	if pace >= unlimited {
 		return math.Inf(1)
 	}

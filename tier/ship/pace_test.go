@@ -26,6 +26,8 @@ func TestPace(t *testing.T) {
 		{"it grows: faster", Load{Ingest: 200 * mib, Backlog: 400, Budget: 1000}, 32 + 468*0.25},
 		{"it nears the budget: at full speed", Load{Ingest: 200 * mib, Backlog: 600, Budget: 1000}, 500},
 		{"far beyond", Load{Ingest: 200 * mib, Backlog: math.MaxInt64, Budget: 1}, 500},
+		{"the backlog would not be shipped in time", Load{Ingest: 200 * mib, Backlog: 60_000 * mib, Budget: 1_000_000 * mib, Within: 10 * time.Minute}, 100},
+		{"nor at full speed", Load{Ingest: 200 * mib, Backlog: 900_000 * mib, Budget: math.MaxInt64, Within: 10 * time.Minute}, 500},
 		{"no budget known", Load{Ingest: 200 * mib}, 500},
 	} {
 		if got := Pace(c.load, o) / mib; math.Abs(got-c.want) > 0.01 {
