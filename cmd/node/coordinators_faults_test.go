@@ -129,12 +129,7 @@ func TestMarkersWaitForTopicsThatOldMetadataLacks(t *testing.T) {
 	b.transact(cl, "early", "one", true)
 	before := b.imageBefore("early")
 	b.create("late", 1, nil)
-	if err := cl.BeginTransaction(); err != nil {
-		t.Fatal(err)
-	}
-	if err := cl.ProduceSync(deadline(t), &kgo.Record{Topic: "late", Value: []byte("open")}).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
+	b.begin(cl, "late", "open")
 	b.stop()
 	cl.Close()
 	b.putBack(before)
@@ -321,10 +316,8 @@ func TestLastStableOffsetIsNotBelowTheLogStart(t *testing.T) {
 	b.create("in", 1, nil)
 	cl := b.client(kgo.TransactionalID("t"))
 	defer cl.Close()
-	if err := cl.BeginTransaction(); err != nil {
-		t.Fatal(err)
-	}
-	for range 3 {
+	b.begin(cl, "in", "open")
+	for range 2 {
 		if err := cl.ProduceSync(deadline(t), &kgo.Record{Topic: "in", Value: []byte("open")}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}

@@ -20,8 +20,8 @@ func quickGroups() map[string]string {
 	return map[string]string{"offsets.topic.num.partitions": "2", "transaction.state.log.num.partitions": "2", "tier.seal.ms": "1000", "group.initial.rebalance.delay.ms": "0"}
 }
 
-// transact writes one record in a transaction of its own.
-func (b *bench) transact(cl *kgo.Client, topic, value string, commit bool) {
+// begin begins a transaction with one record.
+func (b *bench) begin(cl *kgo.Client, topic, value string) {
 	b.t.Helper()
 	if err := cl.BeginTransaction(); err != nil {
 		b.t.Fatal(err)
@@ -29,6 +29,12 @@ func (b *bench) transact(cl *kgo.Client, topic, value string, commit bool) {
 	if err := cl.ProduceSync(deadline(b.t), &kgo.Record{Topic: topic, Value: []byte(value)}).FirstErr(); err != nil {
 		b.t.Fatal(err)
 	}
+}
+
+// transact writes one record in a transaction of its own.
+func (b *bench) transact(cl *kgo.Client, topic, value string, commit bool) {
+	b.t.Helper()
+	b.begin(cl, topic, value)
 	if err := cl.EndTransaction(deadline(b.t), kgo.TransactionEndTry(commit)); err != nil {
 		b.t.Fatal(err)
 	}
@@ -134,12 +140,7 @@ func TestOpenTransactionIsAbortedAfterACrash(t *testing.T) {
 	b.start()
 	b.create("in", 1, nil)
 	cl := b.client(kgo.TransactionalID("t"), kgo.TransactionTimeout(3*time.Second))
-	if err := cl.BeginTransaction(); err != nil {
-		t.Fatal(err)
-	}
-	if err := cl.ProduceSync(deadline(t), &kgo.Record{Topic: "in", Value: []byte("open")}).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
+	b.begin(cl, "in", "open")
 	b.stop()
 	cl.Close()
 	b.start()

@@ -148,7 +148,6 @@ func (n *Node) supervise(cancel context.CancelFunc, g *group) {
 	close(n.done)
 }
 
-// listen takes the ports first: that one is in use should be said before anything is opened.
 // describe puts into the settings what the options say: tools read it off there.
 func (n *Node) describe(settings map[string]string) {
 	id := strconv.Itoa(int(n.opts.NodeID))
@@ -161,6 +160,7 @@ func (n *Node) describe(settings map[string]string) {
 	settings["log.dirs"] = n.opts.DataDir
 }
 
+// listen takes the ports first: that one is in use should be said before anything is opened.
 func (n *Node) listen() error {
 	var err error
 	if n.kafka, err = net.Listen("tcp", n.opts.Listen); err != nil {

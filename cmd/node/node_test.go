@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -238,14 +239,22 @@ func TestRetentionRemovesFromBothTiers(t *testing.T) {
 	}
 }
 
-// gate is a store that can be away: as a whole, or only the names with a prefix.
+// gate is a store that can be away: the names with its prefix while away is set, and those with the prefixes that were closed.
 type gate struct {
 	object.Store
 	prefix string
 	away   atomic.Bool
+	closed atomic.Pointer[[]string]
 }
 
-func (g *gate) shut(name string) bool { return g.away.Load() && strings.HasPrefix(name, g.prefix) }
+// close shuts the names with the prefixes, and opens all others.
+func (g *gate) close(prefixes ...string) { g.closed.Store(&prefixes) }
+
+func (g *gate) shut(name string) bool {
+	begins := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
+	closed := g.closed.Load()
+	return g.away.Load() && begins(g.prefix) || closed != nil && slices.ContainsFunc(*closed, begins)
+}
 
 var errAway = fmt.Errorf("%w: connection refused", object.ErrUnavailable)
 

@@ -463,18 +463,9 @@ func TestReplacedProcessStops(t *testing.T) {
 	defer b.stop()
 	p := b.only()
 	eventually(t, "the other process does not lead", func() bool { return p.LeaderEpoch() >= 0 && p.End() == 50 })
-	ended := make(chan error, 1)
-	go func() { ended <- a.node.Wait() }()
+	ended := a.ended()
 	g.away.Store(false)
-	select {
-	case err := <-ended:
-		if !errors.Is(err, broker.ErrReplaced) {
-			t.Errorf("it ended with %v", err)
-		}
-		a.node = nil
-	case <-time.After(30 * time.Second):
-		t.Error("both lead")
-	}
+	a.stopsWith(ended, broker.ErrReplaced)
 	b.produce("t", 1, 50, 10)
 	b.check("t", 1, 0, 60)
 }

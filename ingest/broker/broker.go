@@ -26,7 +26,8 @@ import (
 var (
 	// ErrUnknownPartition means that the topic has no partition of that number.
 	ErrUnknownPartition = errors.New("unknown partition")
-	// ErrReplaced means that another process, on another disk, has been registered as this broker: it must stop.
+	// ErrReplaced means that another process, on another disk or a copy of this one, has been registered as this broker: it must
+	// stop.
 	ErrReplaced = errors.New("another process has taken this broker's place")
 	// ErrNotReplica means that this broker holds no replica of the partition.
 	ErrNotReplica = errors.New("no replica of the partition here")

@@ -61,16 +61,7 @@ func (c *Coordinators) WriteMarker(topic string, index int32, m Marker) (wait fu
 	if err != nil {
 		return nil, err
 	}
-	result := make(chan error, 1)
-	p.AwaitCommit(done.Next, done.Epoch, committed(func(err error) { result <- err }), 0)
-	return func(ctx context.Context) error {
-		select {
-		case err := <-result:
-			return err
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}, nil
+	return func(ctx context.Context) error { return p.Committed(ctx, done.Next, done.Epoch) }, nil
 }
 
 // writeMarkers writes the markers of one transaction, each until it is committed, and tells its coordinator. It ends early

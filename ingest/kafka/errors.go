@@ -21,7 +21,6 @@ import (
 var (
 	errUnknownTopic   = errors.New("unknown topic or partition")
 	errUnknownTopicID = errors.New("unknown topic id")
-	errTimedOut       = errors.New("request timed out")
 	errInvalidRequest = errors.New("invalid request")
 	errInternalTopic  = errors.New("internal topic")
 	errThrottled      = errors.New("the throttling quota has been exceeded")
@@ -50,7 +49,6 @@ var codes = []struct {
 }{
 	{errUnknownTopic, kerr.UnknownTopicOrPartition},
 	{errUnknownTopicID, kerr.UnknownTopicID},
-	{errTimedOut, kerr.RequestTimedOut},
 	{errInvalidRequest, kerr.InvalidRequest},
 	{errVersion, kerr.UnsupportedVersion},
 	{errThrottled, kerr.ThrottlingQuotaExceeded},

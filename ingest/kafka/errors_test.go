@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -35,7 +36,7 @@ func TestFetchErrorsAreOnesThatJavaKnows(t *testing.T) {
 
 // A producer that sees one of these gives its batch up; a full disk or a store that is away must not look like it.
 func TestTransientProduceErrorsAreRetriable(t *testing.T) {
-	for _, err := range []error{partition.ErrNoSpace, partition.ErrNotLeader, partition.ErrNotEnoughReplicas, errTimedOut, partition.ErrClosed} {
+	for _, err := range []error{partition.ErrNoSpace, partition.ErrNotLeader, partition.ErrNotEnoughReplicas, context.DeadlineExceeded, partition.ErrClosed} {
 		if !kerr.IsRetriable(kerr.ErrorForCode(codeOf(err))) {
 			t.Errorf("%v becomes %d, which clients do not retry", err, codeOf(err))
 		}

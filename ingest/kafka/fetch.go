@@ -173,16 +173,15 @@ func (f *fetchRead) gather(ctx context.Context, deadline time.Time) error {
 		p.Watch(w)
 		defer p.Unwatch(w)
 	}
-	timer, retry := time.NewTimer(time.Until(deadline)), time.NewTicker(awayRetry)
+	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
-	defer retry.Stop()
 	for {
 		if f.readAll(ctx) { // also once after watching began: what came in between woke nobody
 			return nil
 		}
 		var again <-chan time.Time
 		if f.away {
-			again = retry.C
+			again = time.After(awayRetry)
 		}
 		select {
 		case <-w.Wake():

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/everlog/everlog/ingest/hotlog"
+	"github.com/everlog/everlog/ingest/producer"
 	"github.com/everlog/everlog/tier/record"
 )
 
@@ -62,11 +63,7 @@ func (p *Partition) Append(b record.Batch, o AppendOptions) (Appended, error) {
 		return Appended{}, fmt.Errorf("%w: %w", ErrStorage, *err)
 	}
 	p.producerMu.Lock()
-	check := p.producers.Check
-	if o.V2 {
-		check = p.producers.CheckV2
-	}
-	verdict, err := check(b, o.NowMs)
+	verdict, err := p.checkProducerLocked(b, o.V2, o.NowMs)
 	if err == nil && !verdict.Duplicate {
 		err = p.checkVerifiedLocked(b, o)
 	}
@@ -85,6 +82,14 @@ func (p *Partition) Append(b record.Batch, o AppendOptions) (Appended, error) {
 	b.Stamp(done.Base, done.Epoch)
 	done.Next = b.NextOffset()
 	return done, p.appendLocked(b, o.NowMs)
+}
+
+// checkProducerLocked asks the producer state by the rules of the transaction's version; producerMu is held.
+func (p *Partition) checkProducerLocked(b record.Batch, v2 bool, nowMs int64) (producer.Verdict, error) {
+	if v2 {
+		return p.producers.CheckV2(b, nowMs)
+	}
+	return p.producers.Check(b, nowMs)
 }
 
 // appendLocked writes a stamped batch and applies it to the producer state.

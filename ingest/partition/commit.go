@@ -131,10 +131,10 @@ func (p *Partition) wakeWatchers() {
 	}
 }
 
-// awaitCommit returns when everything below next is committed. Errors: those told to a CommitWaiter, ctx's.
-func (p *Partition) awaitCommit(ctx context.Context, next record.Offset) error {
+// Committed returns when everything below next is committed, as AwaitCommit tells it. Errors: those told to a CommitWaiter, ctx's.
+func (p *Partition) Committed(ctx context.Context, next record.Offset, epoch record.LeaderEpoch) error {
 	done := make(outcome, 1)
-	p.AwaitCommit(next, p.LeaderEpoch(), done, 0)
+	p.AwaitCommit(next, epoch, done, 0)
 	select {
 	case err := <-done:
 		return err

@@ -180,9 +180,7 @@ func (r *rig) append(b record.Batch, origin Origin) Appended {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	c := make(told, 1)
-	r.p.AwaitCommit(done.Next, done.Epoch, c, 0)
-	if err := <-c; err != nil {
+	if err := r.p.Committed(r.t.Context(), done.Next, done.Epoch); err != nil {
 		r.t.Fatal(err)
 	}
 	return done

@@ -123,7 +123,7 @@ func (p *Partition) EarliestPendingUpload() Found {
 func (p *Partition) MaxTimestamp(ctx context.Context) (Found, error) {
 	best := nothing
 	if ts, o := p.log.MaxTimestamp(); o >= 0 {
-		if err := p.awaitCommit(ctx, o+1); err != nil { // under load it is always being synced
+		if err := p.Committed(ctx, o+1, p.LeaderEpoch()); err != nil { // under load it is always being synced
 			return nothing, err
 		}
 		v := p.View()

@@ -2,61 +2,23 @@ package partition
 
 import (
 	"context"
-	"log/slog"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/everlog/everlog/cluster/config"
 	"github.com/everlog/everlog/ingest/hotlog"
-	"github.com/everlog/everlog/ingest/localstate"
 	"github.com/everlog/everlog/ingest/producer"
 	"github.com/everlog/everlog/tier/record"
-	"github.com/everlog/everlog/tier/segment"
 	"github.com/everlog/everlog/tier/vfs"
 )
 
 // leading opens an empty partition that leads in epoch 0.
 func leading(t *testing.T, flushOS bool) *Partition {
 	t.Helper()
-	dir := t.TempDir()
-	quiet := slog.New(slog.DiscardHandler)
-	st, err := localstate.Open(dir+"/state", localstate.Options{Logger: quiet})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = st.Close() })
-	flusher := hotlog.NewFlusher(hotlog.FlusherOptions{})
-	t.Cleanup(flusher.Close)
-	id := segment.Identity{Topic: record.TopicID{1}}
-	o := hotlog.Options{FlushOS: flushOS}
-	l, rec, err := hotlog.Open(vfs.OS(), dir+"/log", id, st.Log(id.Topic, 0), flusher, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	bc, err := config.ParseBroker(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := config.Topic(nil, bc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := Open(id, l, rec, Options{Topic: "t", Settings: c, Log: o, ProducerExpiration: time.Hour, SaveLogStart: func(record.Offset) error { return nil }, Logger: quiet})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = p.Close() })
-	if err := p.Lead(1, 0); err != nil {
-		t.Fatal(err)
-	}
+	p, stop := reopened(t, vfs.OS(), t.TempDir(), &saved{}, hotlog.Options{FlushOS: flushOS})
+	t.Cleanup(stop)
 	return p
 }
-
-// told is a CommitWaiter that passes the outcome on.
-type told chan error
-
-func (c told) Committed(_ int, err error) { c <- err }
 
 // commit appends a batch and returns when it is committed.
 func commit(t *testing.T, p *Partition, b record.Batch, origin Origin) Appended {
@@ -65,9 +27,7 @@ func commit(t *testing.T, p *Partition, b record.Batch, origin Origin) Appended 
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := make(told, 1)
-	p.AwaitCommit(done.Next, done.Epoch, c, 0)
-	if err := <-c; err != nil {
+	if err := p.Committed(t.Context(), done.Next, done.Epoch); err != nil {
 		t.Fatal(err)
 	}
 	return done

@@ -63,11 +63,7 @@ func (p *Partition) verifiedLocked(id record.ProducerID, epoch record.ProducerEp
 func (p *Partition) MayEnd(marker record.Batch, v2 bool, nowMs int64) error {
 	p.producerMu.Lock()
 	defer p.producerMu.Unlock()
-	check := p.producers.Check
-	if v2 {
-		check = p.producers.CheckV2
-	}
-	_, err := check(marker, nowMs)
+	_, err := p.checkProducerLocked(marker, v2, nowMs)
 	return err
 }
 
